@@ -1,0 +1,24 @@
+"""Causal LM + tokenizer + adapter. The one place that imports transformers and peft (tuning may use the Trainer)."""
+
+from __future__ import annotations
+
+from l2d.backbone.masks import MaskForm, packed_batch
+from l2d.backbone.model import Backbone, resolve_device, resolve_dtype
+from l2d.backbone.probe import PackProbe, probe_packing
+from l2d.backbone.scratch import SCRATCH_SIZES, ScratchSize, scratch_backbone
+from l2d.backbone.tokenizer import TextTokenizer, learn_tokenizer
+
+__all__ = [
+    "SCRATCH_SIZES",
+    "Backbone",
+    "MaskForm",
+    "PackProbe",
+    "ScratchSize",
+    "TextTokenizer",
+    "learn_tokenizer",
+    "packed_batch",
+    "probe_packing",
+    "resolve_device",
+    "resolve_dtype",
+    "scratch_backbone",
+]

@@ -1,0 +1,141 @@
+"""The beam search of one request, without the model: which tokens to read next, which scores to ask for, what stays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l2d.language.forward import PROMPT, Chain
+from l2d.language.trie import Children, Leaves, Trie
+from l2d.ranking import NOTHING, Rows
+
+
+class Hypothesis(NamedTuple):
+    """A node of the trie that is still searched.
+
+    Args:
+        parent: place of the hypothesis it continues, among those of the step before.
+        low, high: its places among the request's leaves.
+        scored: tokens in its score; the last of them and all up to `depth` are read in the next pass.
+        depth: tokens read after that pass: the next choice.
+        score: sum of the log-probabilities of the scored tokens.
+    """
+
+    parent: int
+    low: int
+    high: int
+    scored: int
+    depth: int
+    score: float
+
+
+class Search:
+    """The beam search of one request, without the model.
+
+    Args:
+        trie: the catalogue's trie.
+        allowed: rows that may be recommended. Shape: (items,).
+        k: list length.
+        beams: hypotheses kept per step.
+    """
+
+    def __init__(self, trie: Trie, allowed: NDArray[np.bool_], k: int, beams: int) -> None:
+        self.trie = trie
+        self.allowed = allowed
+        self.k = k
+        self.beams = beams
+        self.leaves: Leaves = trie.leaves(allowed)
+        self.live = [Hypothesis(PROMPT, 0, len(self.leaves), 0, 0, 0.0)] if len(self.leaves) else []
+        self.rows: Rows = np.zeros(0, dtype=np.int32)
+        self.scores = np.zeros(0)
+        self._children: list[Children] = []
+        self.passes = len(self.live)
+        self.tokens_read = 0
+
+    @property
+    def lines(self) -> int:
+        """Lines of logits that the pass just made gave this request."""
+        return sum(_tail(hypothesis) for hypothesis in self.live)
+
+    def chains(self, request: int) -> list[Chain]:
+        """The tokens to read in the next pass."""
+        self.passes += 1
+        self.tokens_read += self.lines
+        chains = []
+        for hypothesis in self.live:
+            ids = self.trie.tokens[self.leaves[hypothesis.low]]
+            read = hypothesis.scored - 1
+            chains.append(Chain(request, hypothesis.parent, ids[:read], ids[read : hypothesis.depth]))
+        return chains
+
+    def wanted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which log-probabilities the last pass should give: per hypothesis the forced tokens', then the choices'.
+
+        Returns:
+            Lines of this request's logits, and tokens. Shape: (pairs,) each.
+        """
+        lines: list[NDArray[np.int64]] = []
+        tokens: list[NDArray[np.integer]] = []
+        start = 0
+        self._children = [self.trie.children(self.leaves, h.low, h.high, h.depth) for h in self.live]
+        for hypothesis, children in zip(self.live, self._children, strict=True):
+            forced = self.trie.tokens[self.leaves[hypothesis.low], hypothesis.scored : hypothesis.depth]
+            last = start + len(forced)
+            lines += [np.arange(start, last), np.full(len(children.tokens), last, dtype=np.int64)]
+            tokens += [forced, children.tokens]
+            start = last + 1
+        return np.concatenate(lines), np.concatenate(tokens).astype(np.int64)
+
+    def advance(self, log_probabilities: NDArray[np.float64]) -> None:
+        """Makes the step: finished continuations join the list, the best others live on.
+
+        Args:
+            log_probabilities: what `wanted` asked for. Shape: (pairs,).
+        """
+        scores: list[NDArray[np.float64]] = []
+        start = 0
+        for hypothesis, children in zip(self.live, self._children, strict=True):
+            choice = start + hypothesis.depth - hypothesis.scored
+            stop = choice + len(children.tokens)
+            scores.append(hypothesis.score + log_probabilities[start:choice].sum() + log_probabilities[choice:stop])
+            start = stop
+        depth = np.repeat([h.depth + 1 for h in self.live], [len(part) for part in scores])
+        parent = np.repeat(np.arange(len(self.live)), [len(part) for part in scores])
+        low = np.concatenate([children.low for children in self._children])
+        high = np.concatenate([children.high for children in self._children])
+        score = np.concatenate(scores)
+        done = (high - low == 1) & (self.trie.lengths[self.leaves[low]] == depth)
+        self._finish(self.leaves[low[done]], score[done])
+        best = np.flatnonzero(~done & (score >= self._bound()))
+        best = best[np.argsort(-score[best], kind="stable")][: self.beams]
+        kept = zip(*(column[best].tolist() for column in (parent, low, high, depth, score)), strict=True)
+        self.live = [
+            Hypothesis(place, first, behind, scored, self.trie.reach(self.leaves, first, behind), total)
+            for place, first, behind, scored, total in kept
+        ]
+
+    def _finish(self, leaves: Leaves, scores: NDArray[np.float64]) -> None:
+        found = [self.trie.rows_of(leaf) for leaf in leaves]
+        rows = np.concatenate([self.rows, *found])
+        scores = np.concatenate([self.scores, np.repeat(scores, [len(part) for part in found])])
+        mine = self.allowed[rows]
+        rows, scores = rows[mine], scores[mine]
+        # Compared as they will be listed, in float32, so that the rule for ties is that of every ranking.
+        order = np.lexsort((rows, -scores.astype(np.float32)))[: self.k]
+        self.rows, self.scores = rows[order], scores[order]
+
+    def _bound(self) -> float:
+        """A path below this cannot enter the list any more: tokens to come can only lower its score."""
+        return float(self.scores[-1]) if len(self.scores) == self.k else -np.inf
+
+    def best(self) -> tuple[Rows, NDArray[np.float32]]:
+        """The list, `NOTHING` and -inf behind its end. Shape: (k,) each."""
+        rows, scores = np.full(self.k, NOTHING, dtype=np.int32), np.full(self.k, -np.inf, dtype=np.float32)
+        rows[: len(self.rows)], scores[: len(self.rows)] = self.rows, self.scores
+        return rows, scores
+
+
+def _tail(hypothesis: Hypothesis) -> int:
+    return hypothesis.depth - hypothesis.scored + 1

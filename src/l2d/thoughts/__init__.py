@@ -1,0 +1,31 @@
+"""Prompts -> thoughts: the Thinker contract, one file per engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l2d.thoughts.torch_engine import TorchThinker
+
+Progress = Callable[[int, int], None]
+"""Called with (done, total) while a long step runs."""
+
+
+class Thinker(Protocol):
+    """What an engine is: token sequences in, thoughts out.
+
+    A thought is the last-layer hidden state, after the final norm, at the last token of a prompt (arXiv 2509.11524,
+    section 3). It must not depend on which other prompts are thought in the same call.
+    """
+
+    width: int
+
+    def think(self, prompts: Sequence[NDArray[np.int32]], progress: Progress | None = None) -> NDArray[np.float32]:
+        """Thoughts of prompts, in their order. Shape: (prompts, width)."""
+        ...
+
+
+__all__ = ["Progress", "Thinker", "TorchThinker"]

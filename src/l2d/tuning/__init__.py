@@ -1,0 +1,172 @@
+"""Prompts + answers -> tuned backbone, with transformers' Trainer over prefix-tree packs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_callback import ProgressCallback as TrainerBar
+
+from l2d.backbone import Backbone, PackProbe
+from l2d.backbone.model import bfloat16_gain
+from l2d.errors import ConfigError
+from l2d.tuning.config import TuningConfig
+from l2d.tuning.plan import Sample, TuningPlan
+from l2d.tuning.trainer import (
+    METRIC,
+    PackTrainer,
+    PlannedBatches,
+    ProgressCallback,
+    collate,
+    mark_complete,
+    newest_complete,
+    read_positions,
+    state_dropout,
+    tree_loss,
+)
+
+__all__ = [
+    "PackTrainer",
+    "Sample",
+    "TuningConfig",
+    "TuningPlan",
+    "collate",
+    "mark_complete",
+    "newest_complete",
+    "read_positions",
+    "state_dropout",
+    "tree_loss",
+    "tune",
+]
+
+
+def tune(
+    backbone: Backbone,
+    plan: TuningPlan,
+    config: TuningConfig,
+    folder: Path,
+    *,
+    probe: PackProbe,
+    score: Callable[[Backbone], float] | None = None,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    notice: Callable[[str], None] = lambda line: None,
+) -> None:
+    """Tunes the backbone's model in place and leaves it in eval mode with the best weights.
+
+    Args:
+        backbone: what to tune; with `config.lora` the adapter is merged when done.
+        plan: the batches of the run.
+        config: options.
+        folder: keeps `checkpoints/`, `metrics.jsonl` and, with LoRA, `adapter/`.
+        probe: the opening probe's finding.
+        score: validation NDCG@10 of a backbone; None keeps the last weights.
+        resume: start from the newest complete checkpoint in the folder, if there is one.
+        progress: called with (steps done, steps in all).
+        notice: called with lines for people.
+
+    Raises:
+        ConfigError: the family cannot be packed.
+    """
+    if probe.form is None:
+        raise ConfigError(
+            "this backbone cannot be tuned over packs", got=probe.reason, cure="tune it elsewhere and use `l2d adopt`"
+        )
+    checkpoints = folder / "checkpoints"
+    newest = newest_complete(checkpoints) if resume else None
+    for incomplete in set(checkpoints.glob("checkpoint-*")) - {marker.parent for marker in checkpoints.glob("*/complete.json")}:
+        shutil.rmtree(incomplete)
+    if resume:
+        notice(f"resuming from {newest.name}" if newest else "nothing complete to resume from: starting at step 0")
+    model = _with_adapter(backbone.model, config) if config.lora else backbone.model
+    trainer = _trainer(backbone, model, plan, config, checkpoints, probe, score)
+    for callback in (PrinterCallback, TrainerBar):
+        trainer.remove_callback(callback)
+    trainer.add_callback(ProgressCallback(folder / "metrics.jsonl", progress, notice))
+    with state_dropout(backbone.model, config.dropout):
+        trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    if config.lora:
+        model.save_pretrained(folder / "adapter")
+        backbone.model = model.merge_and_unload()
+    backbone.model.eval()
+
+
+def _with_adapter(model: PreTrainedModel, config: TuningConfig) -> PreTrainedModel:
+    from peft import LoraConfig, get_peft_model
+
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, lora)
+
+
+def _trainer(
+    backbone: Backbone,
+    model: PreTrainedModel,
+    plan: TuningPlan,
+    config: TuningConfig,
+    checkpoints: Path,
+    probe: PackProbe,
+    score: Callable[[Backbone], float] | None,
+) -> PackTrainer:
+    batches = PlannedBatches(plan, config.epochs)
+    judged = score is not None and config.evaluations > 0
+    every = max(1, len(batches) // config.accumulation // max(1, config.evaluations))
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=1,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=config.accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.schedule,
+        warmup_steps=config.warmup,
+        weight_decay=config.weight_decay,
+        adam_beta1=0.9,
+        adam_beta2=0.95,
+        max_grad_norm=config.clip,
+        bf16=_in_bfloat16(backbone, config),
+        use_cpu=backbone.device.type == "cpu",
+        seed=config.seed,
+        logging_steps=max(1, every // 10),
+        eval_strategy="steps" if judged else "no",
+        save_strategy="steps",
+        eval_steps=every,
+        save_steps=every,
+        # The best, the newest and the one before it: a kill inside a save leaves a complete one behind.
+        save_total_limit=3,
+        load_best_model_at_end=judged,
+        metric_for_best_model=METRIC if judged else None,
+        greater_is_better=True,
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=backbone.device.type != "cpu",
+    )
+    callbacks = [EarlyStoppingCallback(config.patience)] if judged else []
+    return PackTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=batches,
+        eval_dataset=batches if judged else None,  # asked for by the Trainer; evaluate() ranks instead
+        data_collator=collate,
+        callbacks=callbacks,
+        backbone=backbone,
+        form=probe.form,
+        score=score if judged else None,
+    )
+
+
+def _in_bfloat16(backbone: Backbone, config: TuningConfig) -> bool:
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    if backbone.device.type != "cpu":
+        return torch.cuda.is_bf16_supported()
+    return bfloat16_gain(backbone.width, rows=config.tokens_per_batch) > 1.3

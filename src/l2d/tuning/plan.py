@@ -1,0 +1,127 @@
+"""Which samples each step sees. The plan is a function of (data, seed, step): a resumed run sees the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l2d.errors import ConfigError
+from l2d.interactions import Examples, chains
+from l2d.packing import Pack, pack
+from l2d.prompts import Prompts
+
+GROUP = 16
+"""Samples of one user that stay together in a pack when histories are used as given."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One tuning sample: rows of a history, and the row that came next."""
+
+    history: NDArray[np.int32]
+    target: int
+
+
+Group = list[Sample]
+
+
+@dataclass
+class TuningPlan:
+    """Cuts training data into the batches of a whole run.
+
+    With `window` 0 the samples are the given examples. Otherwise the users' sequences are cut into windows of that many
+    items at an offset that is drawn anew each epoch, and every title of a window is a target whose history is what
+    stands before it in the window: the same targets each epoch, under histories of changing length.
+
+    Args:
+        examples: the training split.
+        prompts: compiled prompts.
+        tokens: pack nodes in a batch, about.
+        pack_tokens: most nodes in a pack.
+        window: items of a window, 0 for the given histories.
+        seed: of the order and the offsets.
+    """
+
+    examples: Examples
+    prompts: Prompts
+    tokens: int
+    pack_tokens: int
+    window: int
+    seed: int
+    _chains: list[NDArray[np.int32]] = field(init=False, default_factory=list)
+    _epoch: tuple[int, list[list[Group]]] = field(init=False, default=(-1, []))
+
+    def __post_init__(self) -> None:
+        if self.window == 1 or self.window < 0:
+            raise ConfigError("impossible tuning window", got=self.window, expected="0 (given histories) or at least 2")
+        if self.window:
+            self._chains = chains(self.examples)
+        self.batches_per_epoch = max(1, round(self._cost(self._groups(0)) / self.tokens))
+
+    def batch(self, index: int) -> list[Pack]:
+        """The packs of one batch. Batch `index` belongs to epoch `index // batches_per_epoch`."""
+        epoch, place = divmod(index, self.batches_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, self._divide(self._groups(epoch), epoch))
+        return self.packs([sample for group in self._epoch[1][place] for sample in group])
+
+    def packs(self, samples: list[Sample]) -> list[Pack]:
+        """Packs of samples: each a prompt and its answer, whose tokens alone carry weight."""
+        heads = [self.prompts.prompt(sample.history) for sample in samples]
+        joined = [
+            np.concatenate([head, self.prompts.answer(sample.target)])
+            for head, sample in zip(heads, samples, strict=True)
+        ]
+        return pack(joined, self.pack_tokens, [len(head) for head in heads])
+
+    def _groups(self, epoch: int) -> list[Group]:
+        if not self.window:
+            return _given_groups(self.examples)
+        generator = np.random.default_rng([self.seed, epoch, 1])
+        offsets = generator.integers(1, self.window + 1, size=len(self._chains))
+        groups = []
+        for chain, offset in zip(self._chains, offsets.tolist(), strict=True):
+            cuts = [0, *range(offset if offset < len(chain) else len(chain), len(chain), self.window), len(chain)]
+            groups += [_window(chain[a:b]) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+        return groups
+
+    def _divide(self, groups: list[Group], epoch: int) -> list[list[Group]]:
+        """Shuffles the groups and cuts them into batches of nearly equal tokens, none of them empty."""
+        order = np.random.default_rng([self.seed, epoch, 2]).permutation(len(groups))
+        costs = np.array([self._cost([groups[index]]) for index in order], dtype=np.float64)
+        middle = np.cumsum(costs) - costs / 2
+        place = np.minimum((middle / costs.sum() * self.batches_per_epoch).astype(int), self.batches_per_epoch - 1)
+        batches: list[list[Group]] = [[] for _ in range(self.batches_per_epoch)]
+        for index, batch in zip(order.tolist(), place.tolist(), strict=True):
+            batches[batch].append(groups[index])
+        largest = max(batches, key=len)
+        return [batch or largest[:1] for batch in batches]
+
+    def _cost(self, groups: list[Group]) -> float:
+        """Pack nodes of groups, about: each title once per group, and the template's own tokens per sample."""
+        per_sample = len(self.prompts.suffix) + 1
+        total = 0.0
+        for group in groups:
+            rows = np.unique(np.concatenate([[*sample.history.tolist(), sample.target] for sample in group]))
+            starts = self.prompts.title_offsets
+            total += float((starts[rows + 1] - starts[rows]).sum()) + per_sample * len(group)
+        return total
+
+
+def _window(rows: NDArray[np.int32]) -> Group:
+    return [Sample(rows[:place], int(rows[place])) for place in range(len(rows))]
+
+
+def _given_groups(examples: Examples) -> list[Group]:
+    groups: list[Group] = []
+    users = examples.user
+    previous_user = -1
+    for index in np.argsort(users, kind="stable").tolist():
+        history, target = examples[index]
+        if users[index] != previous_user or len(groups[-1]) == GROUP:
+            groups.append([])
+        groups[-1].append(Sample(history, target))
+        previous_user = int(users[index])
+    return groups

@@ -1,0 +1,25 @@
+"""What all tests share: one thread, no network, real data where it is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Read by OpenMP, Polars and the tokenizers when they are first imported, which is after this file.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with amazon-cds, amazon-games, amazon-beauty and d3-layout-sample: $L2D_DATA, or ../shared/data."""
+    folder = Path(os.environ.get("L2D_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "amazon-cds").is_dir():
+        pytest.skip(f"no real data in {folder}: set L2D_DATA to the folder that holds amazon-cds")
+    return folder
