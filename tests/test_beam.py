@@ -21,17 +21,31 @@ from l2d.ranking import NOTHING, Requests
 
 VOCABULARY, END, WINDOW = 48, 1, 16
 SHAPE = {
-    "vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 256,
-    "bos_token_id": 0, "eos_token_id": END, "pad_token_id": 0,
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 256,
+    "bos_token_id": 0,
+    "eos_token_id": END,
+    "pad_token_id": 0,
 }
 CONFIGS = {
     "llama": ("LlamaConfig", {}),
     "qwen3": ("Qwen3Config", {"head_dim": 8}),
     "gpt2": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}),
     "gemma2": ("Gemma2Config", {"head_dim": 8, "sliding_window": WINDOW, "query_pre_attn_scalar": 8}),
-    "gemma3": ("Gemma3TextConfig", {"head_dim": 8, "sliding_window": WINDOW, "query_pre_attn_scalar": 8,
-                                    "layer_types": ["sliding_attention", "full_attention"]}),
+    "gemma3": (
+        "Gemma3TextConfig",
+        {
+            "head_dim": 8,
+            "sliding_window": WINDOW,
+            "query_pre_attn_scalar": 8,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
     "mistral": ("MistralConfig", {"head_dim": 8, "sliding_window": WINDOW}),
     "lfm2": ("Lfm2Config", {"layer_types": ["conv", "full_attention"]}),
 }
@@ -287,11 +301,19 @@ def test_equals_generate_where_the_beam_holds_every_path(family: str) -> None:
             return sorted({a[len(path)] for a in distinct if a[: len(path)] == path and len(a) > len(path)}) or [END]
 
         out = body.model.generate(
-            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            num_beams=len(distinct), num_return_sequences=len(distinct), prefix_allowed_tokens_fn=allowed,
-            length_penalty=0.0, max_new_tokens=12,
-            early_stopping="never", do_sample=False, return_dict_in_generate=True, output_scores=True,
-            eos_token_id=END, pad_token_id=0,
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            num_beams=len(distinct),
+            num_return_sequences=len(distinct),
+            prefix_allowed_tokens_fn=allowed,
+            length_penalty=0.0,
+            max_new_tokens=12,
+            early_stopping="never",
+            do_sample=False,
+            return_dict_in_generate=True,
+            output_scores=True,
+            eos_token_id=END,
+            pad_token_id=0,
         )
         ours = {}
         for row, score in zip(ranking.rows[line].tolist(), ranking.scores[line].tolist(), strict=True):

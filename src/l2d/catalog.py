@@ -38,13 +38,21 @@ class Catalog:
 
     def __post_init__(self) -> None:
         if not self.item_ids:
-            raise DataError("the catalogue is empty", expected="at least one item", cure="check the item file and the filters")
-        lengths = {len(self.item_ids), len(self.titles)} | ({len(self.metadata)} if self.metadata is not None else set())
+            raise DataError(
+                "the catalogue is empty", expected="at least one item", cure="check the item file and the filters"
+            )
+        lengths = {len(self.item_ids), len(self.titles)} | (
+            {len(self.metadata)} if self.metadata is not None else set()
+        )
         if len(lengths) > 1:
-            raise DataError("catalogue columns differ in length", got=sorted(lengths), cure="give one title per item id")
+            raise DataError(
+                "catalogue columns differ in length", got=sorted(lengths), cure="give one title per item id"
+            )
         if len(self._row_of_id) != len(self.item_ids):
             twice = next(item for row, item in enumerate(self.item_ids) if self._row_of_id[item] != row)
-            raise DataError("an item id occurs twice", got=repr(twice), expected="unique ids", cure="merge or rename the rows")
+            raise DataError(
+                "an item id occurs twice", got=repr(twice), expected="unique ids", cure="merge or rename the rows"
+            )
         for row, title in enumerate(self.titles):
             if not title.strip() or not self.item_ids[row]:
                 raise DataError(
@@ -134,7 +142,9 @@ class Catalog:
 
     def save(self, path: Path) -> None:
         """Writes the catalogue as one Parquet file, atomically."""
-        frame = pl.DataFrame({"item_id": self.item_ids, "title": self.titles}, schema={"item_id": pl.String, "title": pl.String})
+        frame = pl.DataFrame(
+            {"item_id": self.item_ids, "title": self.titles}, schema={"item_id": pl.String, "title": pl.String}
+        )
         if self.metadata is not None:
             frame = frame.hstack(self.metadata)
         with atomic_file(path) as temporary:

@@ -180,13 +180,18 @@ def split_by_time(
     """
     if not interactions.timed:
         raise DataError(
-            "a split by time needs a time for every interaction", cure="name the --time-column, or use --split leave-last-out"
+            "a split by time needs a time for every interaction",
+            cure="name the --time-column, or use --split leave-last-out",
         )
     examples = examples_of(interactions, max_history)
     times = np.sort(examples.timestamp)
     if len(times) < 3:
-        raise DataError("too few interactions to split", got=f"{len(times)} targets", expected="at least 3", cure="use a larger log")
-    valid_from, test_from = (times[min(len(times) - 1, int(len(times) * share))] for share in (fractions[0], sum(fractions)))
+        raise DataError(
+            "too few interactions to split", got=f"{len(times)} targets", expected="at least 3", cure="use a larger log"
+        )
+    valid_from, test_from = (
+        times[min(len(times) - 1, int(len(times) * share))] for share in (fractions[0], sum(fractions))
+    )
     when = examples.timestamp
     parts = (when < valid_from, (when >= valid_from) & (when < test_from), when >= test_from)
     return _checked(Splits(*(examples.take(np.flatnonzero(part)) for part in parts)))
@@ -293,11 +298,15 @@ class Dataset:
     def save(self, folder: Path) -> None:
         """Writes the Parquet files into an existing folder, and last `dataset.json` with their checksums."""
         self.catalog.save(folder / "catalog.parquet")
-        pl.DataFrame({"user_id": self.interactions.user_ids}, schema={"user_id": pl.String}).write_parquet(folder / "users.parquet")
+        pl.DataFrame({"user_id": self.interactions.user_ids}, schema={"user_id": pl.String}).write_parquet(
+            folder / "users.parquet"
+        )
         log = {"user": self.interactions.user, "row": self.interactions.row, "timestamp": self.interactions.timestamp}
         pl.DataFrame(log).write_parquet(folder / "interactions.parquet")
         parts = [
-            pl.DataFrame({"start": self.splits[name].start, "end": self.splits[name].end}).with_columns(split=pl.lit(name))
+            pl.DataFrame({"start": self.splits[name].start, "end": self.splits[name].end}).with_columns(
+                split=pl.lit(name)
+            )
             for name in SPLITS
         ]
         pl.concat(parts).write_parquet(folder / "examples.parquet")

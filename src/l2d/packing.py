@@ -49,7 +49,8 @@ class _Tree:
 
     def __init__(self, capacity: int, longest: int) -> None:
         self.nodes = 0
-        self.ids, self.depth, self.end, self.parent, self.weight = (np.zeros(capacity, dtype=np.int32) for _ in range(5))
+        columns = np.zeros((5, capacity), dtype=np.int32)
+        self.ids, self.depth, self.end, self.parent, self.weight = columns
         self.path = np.zeros(longest, dtype=np.int32)
         self.path_length = 0
         self.sequences: list[int] = []
@@ -72,8 +73,15 @@ class _Tree:
 
     def close(self) -> Pack:
         self.end[self.path[: self.path_length]] = self.nodes
-        columns = (column[: self.nodes].copy() for column in (self.ids, self.depth, self.end, self.parent, self.weight))
-        return Pack(*columns, np.array(self.sequences, dtype=np.int64), np.array(self.read, dtype=np.int32))
+        return Pack(
+            ids=self.ids[: self.nodes].copy(),
+            depth=self.depth[: self.nodes].copy(),
+            end=self.end[: self.nodes].copy(),
+            parent=self.parent[: self.nodes].copy(),
+            weight=self.weight[: self.nodes].copy(),
+            sequences=np.array(self.sequences, dtype=np.int64),
+            read=np.array(self.read, dtype=np.int32),
+        )
 
 
 def lexicographic(sequences: Sequence[NDArray[np.int32]]) -> list[int]:
@@ -89,9 +97,7 @@ def common_prefix(a: NDArray[np.int32], b: NDArray[np.int32]) -> int:
     return int(different[0]) if len(different) else shorter
 
 
-def pack(
-    sequences: Sequence[NDArray[np.int32]], budget: int, answer_starts: Sequence[int] | None = None
-) -> list[Pack]:
+def pack(sequences: Sequence[NDArray[np.int32]], budget: int, answer_starts: Sequence[int] | None = None) -> list[Pack]:
     """Packs sequences into prefix trees of at most `budget` nodes; a longer sequence gets a pack of its own.
 
     Args:

@@ -32,9 +32,20 @@ INSTRUCTION = (
 class Tokenizer(Protocol):
     """What prompts need of a tokenizer."""
 
-    fingerprint: str
-    bos: str
-    eos: str
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that decides ids."""
+        ...
+
+    @property
+    def bos(self) -> str:
+        """Text of the first token."""
+        ...
+
+    @property
+    def eos(self) -> str:
+        """Text of the end token."""
+        ...
 
     def encode(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
         """Ids of each text alone, nothing added. `special` says whether special tokens in the text are meant."""
@@ -69,7 +80,9 @@ class Template:
 
     def __post_init__(self) -> None:
         if self.item.count("{title}") != 1:
-            raise ConfigError("the template's item needs one {title}", got=repr(self.item), cure="write it as ' {title}'")
+            raise ConfigError(
+                "the template's item needs one {title}", got=repr(self.item), cure="write it as ' {title}'"
+            )
 
     @classmethod
     def read(cls, path: Path) -> Template:
@@ -81,7 +94,9 @@ class Template:
         try:
             fields = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            raise ConfigError("cannot read the template", file=path, got=error, cure="give a TOML file with a `prompt`") from error
+            raise ConfigError(
+                "cannot read the template", file=path, got=error, cure="give a TOML file with a `prompt`"
+            ) from error
         prompt = fields.pop("prompt", "")
         if not isinstance(prompt, str) or prompt.count("{history}") != 1:
             raise ConfigError(
@@ -91,7 +106,13 @@ class Template:
             )
         unknown = set(fields) - {"item", "separator", "end", "chat"}
         if unknown:
-            raise ConfigError("unknown template key", file=path, got=sorted(unknown), expected="prompt, item, separator, end, chat")
+            raise ConfigError(
+                "unknown template key", file=path, got=sorted(unknown), expected="prompt, item, separator, end, chat"
+            )
+        for key, value in fields.items():
+            expected = bool if key == "chat" else str
+            if not isinstance(value, expected):
+                raise ConfigError(f"template key {key} has the wrong type", file=path, got=value, expected=expected.__name__)
         opening, suffix = prompt.split("{history}")
         return cls(name=path.name, opening=opening, suffix=suffix, **fields)
 
@@ -180,15 +201,22 @@ class Prompts:
             )
         if len(parts["opening"]) == 0:
             raise ConfigError("the template's opening has no token", cure="begin the prompt with {bos} or with words")
-        titles = tokenizer.encode([template.item.format(title=title) for title in catalog.titles], special=False)
+        titles = tokenizer.encode([template.item.replace("{title}", title) for title in catalog.titles], special=False)
         for row, ids in enumerate(titles):
             if not ids:
                 raise DataError("a title has no tokens", got=repr(catalog.titles[row]), cure="rename or drop the item")
         cut = [ids[:max_title_tokens] for ids in titles]
         offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in cut])]).astype(np.int64)
         flat = np.fromiter((token for ids in cut for token in ids), dtype=np.int32, count=int(offsets[-1]))
-        compiled = cls(template, **parts, title_ids=flat, title_offsets=offsets, max_tokens=max_tokens,
-                       max_title_tokens=max_title_tokens, tokenizer_fingerprint=tokenizer.fingerprint)
+        compiled = cls(
+            template,
+            **parts,
+            title_ids=flat,
+            title_offsets=offsets,
+            max_tokens=max_tokens,
+            max_title_tokens=max_title_tokens,
+            tokenizer_fingerprint=tokenizer.fingerprint,
+        )
         if compiled.history_budget < compiled.longest_title + len(compiled.separator):
             raise ConfigError(
                 "no room for one title beside the template",
@@ -248,7 +276,11 @@ class Prompts:
         """Writes the template and the segments' ids as JSON."""
         record: dict[str, Any] = {"template": asdict(self.template)}
         record |= {name: getattr(self, name).tolist() for name in ("opening", "separator", "suffix", "end")}
-        record |= {"max_tokens": self.max_tokens, "max_title_tokens": self.max_title_tokens, "fingerprint": self.fingerprint}
+        record |= {
+            "max_tokens": self.max_tokens,
+            "max_title_tokens": self.max_title_tokens,
+            "fingerprint": self.fingerprint,
+        }
         write_json(path, record)
 
     @classmethod
@@ -260,7 +292,9 @@ class Prompts:
         """
         record = read_json(path)
         template = Template(**record["template"])
-        compiled = cls.compile(template, tokenizer, catalog, max_tokens=record["max_tokens"], max_title_tokens=record["max_title_tokens"])
+        compiled = cls.compile(
+            template, tokenizer, catalog, max_tokens=record["max_tokens"], max_title_tokens=record["max_title_tokens"]
+        )
         # The saved segments are used as they are: a chat template that renders differently today must not change them.
         saved = {name: np.array(record[name], dtype=np.int32) for name in ("opening", "separator", "suffix", "end")}
         prompts = cls(**{**{name: getattr(compiled, name) for name in cls.__dataclass_fields__}, **saved})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from l2d.backbone.adapter import merge_adapter, merged, with_adapter
 from l2d.backbone.masks import MaskForm, packed_batch
 from l2d.backbone.model import Backbone, resolve_device, resolve_dtype
 from l2d.backbone.probe import PackProbe, probe_packing
@@ -16,9 +17,12 @@ __all__ = [
     "ScratchSize",
     "TextTokenizer",
     "learn_tokenizer",
+    "merge_adapter",
+    "merged",
     "packed_batch",
     "probe_packing",
     "resolve_device",
     "resolve_dtype",
     "scratch_backbone",
+    "with_adapter",
 ]

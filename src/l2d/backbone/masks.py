@@ -59,7 +59,9 @@ def packed_batch(packs: Sequence[Pack]) -> PackedBatch:
             table[line, : len(pack)] = getattr(pack, name)
         return torch.from_numpy(table)
 
-    return PackedBatch(stack("ids", 0), stack("depth", 0), stack("end", own_end), stack("parent", -1), stack("weight", 0))
+    return PackedBatch(
+        stack("ids", 0), stack("depth", 0), stack("end", own_end), stack("parent", -1), stack("weight", 0)
+    )
 
 
 def ancestor_mask(end: torch.Tensor) -> torch.Tensor:
@@ -89,7 +91,9 @@ def attention_masks(
     full = ancestor_mask(batch_end)
     narrow = windowed(full, depth, window) if window is not None and form is not MaskForm.FULL else full
     if additive is not None:
-        full, narrow = (torch.zeros_like(mask, dtype=additive).masked_fill(~mask, -torch.inf) for mask in (full, narrow))
+        full, narrow = (
+            torch.zeros_like(mask, dtype=additive).masked_fill(~mask, -torch.inf) for mask in (full, narrow)
+        )
     if form is MaskForm.MAPPING:
         return {"full_attention": full, "sliding_attention": narrow}
     return narrow if form is MaskForm.WINDOWED else full

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from l2d.backbone.adapter import merge_adapter
 from l2d.backbone.masks import MaskForm, PackedBatch, attention_masks
 from l2d.backbone.tokenizer import TextTokenizer
 from l2d.errors import ConfigError
@@ -67,7 +68,9 @@ class Backbone:
         revision: commit of the hub repository, where it came from there.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: TextTokenizer, name: str, revision: str | None = None) -> None:
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: TextTokenizer, name: str, revision: str | None = None
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
@@ -90,17 +93,26 @@ class Backbone:
         """
         where = resolve_device(device)
         try:
-            model = AutoModelForCausalLM.from_pretrained(str(name), revision=revision, dtype=torch.float32 if adapter else "auto")
+            model = AutoModelForCausalLM.from_pretrained(
+                str(name), revision=revision, dtype=torch.float32 if adapter else "auto"
+            )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ConfigError(
-                f"cannot load a causal LM from {name}", got=first, cure="give a Hugging Face name or a folder with config.json"
+                f"cannot load a causal LM from {name}",
+                got=first,
+                cure="give a Hugging Face name or a folder with config.json",
             ) from error
         if adapter is not None:
-            model = _merge(model, adapter)
+            model = merge_adapter(model, adapter)
         tokenizer = TextTokenizer.open(str(name), revision=revision)
         model = model.to(resolve_dtype(dtype, where, model.config.get_text_config().hidden_size)).to(where).eval()
         return cls(model, tokenizer, str(name), getattr(model.config, "_commit_hash", None))
+
+    def named(self, name: str, revision: str | None) -> Backbone:
+        """The same backbone under the name it came from, where it was opened from a copy."""
+        self.name, self.revision = name, revision
+        return self
 
     @property
     def device(self) -> torch.device:
@@ -133,6 +145,11 @@ class Backbone:
         return int(window) if getattr(config, "use_sliding_window", True) is not False else None
 
     @property
+    def layer_types(self) -> set[str]:
+        """Kinds of layers, where the configuration names them."""
+        return set(getattr(self.model.config.get_text_config(), "layer_types", None) or ())
+
+    @property
     def attention(self) -> str:
         """Name of the attention implementation, e.g. `sdpa`."""
         return str(self.model.config._attn_implementation)
@@ -146,6 +163,11 @@ class Backbone:
     def fingerprint(self) -> str:
         """Digest of all weights by name and of the configuration that shapes the computation."""
         return weight_fingerprint(self.model.state_dict(), self.model.config.to_json_string(use_diff=False))
+
+    def take(self, model: PreTrainedModel) -> None:
+        """Replaces the model by a tuned one, in eval mode; the fingerprint is that of the new weights."""
+        self.model = model.eval()
+        self.__dict__.pop("fingerprint", None)
 
     def last_states(self, ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Last-layer states after the final norm for right-padded ids.
@@ -171,23 +193,14 @@ class Backbone:
         output = self.base(input_ids=batch.ids, **self.pack_arguments(batch, form))
         return output.last_hidden_state
 
+    def empty_cache(self) -> DynamicCache:
+        """A key/value cache that keeps every token in every layer, those with a sliding window included."""
+        return DynamicCache()
+
     def save(self, folder: Path) -> None:
         """Writes full weights and the tokenizer into a folder."""
         self.model.save_pretrained(folder, safe_serialization=True)
         self.tokenizer.save(folder)
-
-
-def _merge(model: PreTrainedModel, adapter: str | Path) -> PreTrainedModel:
-    from peft import PeftModel
-
-    try:
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
-            f"cannot put the adapter {adapter} on this backbone", got=first, cure="give the backbone that the adapter was tuned on"
-        ) from error
-    return merged
 
 
 def weight_fingerprint(state: Mapping[str, torch.Tensor], configuration: str) -> str:

@@ -42,7 +42,9 @@ SCRATCH_SIZES = {
 """About 0.6, 5 and 25 million parameters."""
 
 
-def scratch_backbone(name: str, titles: Sequence[str], *, seed: int = 0, device: torch.device | None = None) -> Backbone:
+def scratch_backbone(
+    name: str, titles: Sequence[str], *, seed: int = 0, device: torch.device | None = None
+) -> Backbone:
     """A Qwen3-shaped causal LM with random weights and a BPE learned on the titles.
 
     Args:

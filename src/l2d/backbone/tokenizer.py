@@ -40,7 +40,9 @@ class TextTokenizer:
         try:
             return cls(AutoTokenizer.from_pretrained(name, revision=revision))
         except (OSError, ValueError, KeyError) as error:
-            raise ConfigError(f"cannot load a tokenizer from {name}", got=error, cure="check the name or the folder") from error
+            raise ConfigError(
+                f"cannot load a tokenizer from {name}", got=error, cure="check the name or the folder"
+            ) from error
 
     @property
     def eos(self) -> str:
@@ -64,7 +66,7 @@ class TextTokenizer:
         """Digest of the tokenizer's files, apart from what names where it was loaded from."""
         with tempfile.TemporaryDirectory() as folder:
             self.inner.save_pretrained(folder)
-            parts = []
+            parts: list[str | bytes] = []
             for file in sorted(Path(folder).rglob("*")):
                 if file.name == "tokenizer_config.json":
                     continue  # holds paths and library versions; what changes ids is in the other files

@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import DynamicCache
 
 from l2d.backbone import Backbone, MaskForm, PackProbe, probe_packing
 from l2d.backbone.probe import tolerance
@@ -75,7 +74,7 @@ class CachedForward:
         depth = np.arange(longest) - (longest - lengths)[:, None]
         real = depth >= 0
         mask = np.tril(np.ones((longest, longest), dtype=bool)) & real[:, None, :]
-        self._cache = DynamicCache()
+        self._cache = self.backbone.empty_cache()
         self._lines = list(range(len(prompts)))
         self._depth = np.zeros((len(prompts), 0), dtype=np.int64)
         self._seen = [[line] for line in real]

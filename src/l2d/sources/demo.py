@@ -190,12 +190,14 @@ def demo_world(seed: int = 7, users: int = 2000, items: int = 400) -> tuple[Cata
 
 def _catalog(shop: Shop, rng: np.random.Generator) -> Catalog:
     series = np.where(shop.series >= 0, shop.series + 1, 0)
-    metadata = pl.DataFrame({
-        "genre": [GENRES[genre].name for genre in shop.genre],
-        "series": [f"series {number}" if number else None for number in series.tolist()],
-        "price": shop.price / 100,
-        "released": pl.Series(FIRST_DAY + shop.released, dtype=pl.Int32).cast(pl.Date),
-    })
+    metadata = pl.DataFrame(
+        {
+            "genre": [GENRES[genre].name for genre in shop.genre],
+            "series": [f"series {number}" if number else None for number in series.tolist()],
+            "price": shop.price / 100,
+            "released": pl.Series(FIRST_DAY + shop.released, dtype=pl.Int32).cast(pl.Date),
+        }
+    )
     ids = 10_000 + rng.permutation(90_000)[: len(shop.titles)]
     return Catalog(tuple(str(item) for item in ids.tolist()), shop.titles, metadata)
 

@@ -21,7 +21,10 @@ class Thinker(Protocol):
     section 3). It must not depend on which other prompts are thought in the same call.
     """
 
-    width: int
+    @property
+    def width(self) -> int:
+        """Length of a thought."""
+        ...
 
     def think(self, prompts: Sequence[NDArray[np.int32]], progress: Progress | None = None) -> NDArray[np.float32]:
         """Thoughts of prompts, in their order. Shape: (prompts, width)."""

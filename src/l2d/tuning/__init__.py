@@ -11,12 +11,13 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as TrainerBar
 
-from l2d.backbone import Backbone, PackProbe
+from l2d.backbone import Backbone, MaskForm, PackProbe, merged, with_adapter
 from l2d.backbone.model import bfloat16_gain
 from l2d.errors import ConfigError
 from l2d.tuning.config import TuningConfig
 from l2d.tuning.plan import Sample, TuningPlan
 from l2d.tuning.trainer import (
+    MARKER,
     METRIC,
     PackTrainer,
     PlannedBatches,
@@ -42,6 +43,10 @@ __all__ = [
     "tree_loss",
     "tune",
 ]
+
+
+SAVES = 8
+"""Checkpoints of a run that measures nothing."""
 
 
 def tune(
@@ -78,12 +83,14 @@ def tune(
         )
     checkpoints = folder / "checkpoints"
     newest = newest_complete(checkpoints) if resume else None
-    for incomplete in set(checkpoints.glob("checkpoint-*")) - {marker.parent for marker in checkpoints.glob("*/complete.json")}:
-        shutil.rmtree(incomplete)
+    for checkpoint in checkpoints.glob("checkpoint-*"):
+        # One of an earlier run would be taken for this one's after a kill; an incomplete one would be written into.
+        if not resume or not (checkpoint / MARKER).is_file():
+            shutil.rmtree(checkpoint)
     if resume:
         notice(f"resuming from {newest.name}" if newest else "nothing complete to resume from: starting at step 0")
-    model = _with_adapter(backbone.model, config) if config.lora else backbone.model
-    trainer = _trainer(backbone, model, plan, config, checkpoints, probe, score)
+    model = _adapted(backbone.model, config) if config.lora else backbone.model
+    trainer = _trainer(backbone, model, plan, config, checkpoints, probe.form, score)
     for callback in (PrinterCallback, TrainerBar):
         trainer.remove_callback(callback)
     trainer.add_callback(ProgressCallback(folder / "metrics.jsonl", progress, notice))
@@ -91,21 +98,12 @@ def tune(
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if config.lora:
         model.save_pretrained(folder / "adapter")
-        backbone.model = model.merge_and_unload()
-    backbone.model.eval()
+        model = merged(model)
+    backbone.take(model)
 
 
-def _with_adapter(model: PreTrainedModel, config: TuningConfig) -> PreTrainedModel:
-    from peft import LoraConfig, get_peft_model
-
-    lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, lora)
+def _adapted(model: PreTrainedModel, config: TuningConfig) -> PreTrainedModel:
+    return with_adapter(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
 
 
 def _trainer(
@@ -114,12 +112,12 @@ def _trainer(
     plan: TuningPlan,
     config: TuningConfig,
     checkpoints: Path,
-    probe: PackProbe,
+    form: MaskForm,
     score: Callable[[Backbone], float] | None,
 ) -> PackTrainer:
     batches = PlannedBatches(plan, config.epochs)
     judged = score is not None and config.evaluations > 0
-    every = max(1, len(batches) // config.accumulation // max(1, config.evaluations))
+    every = max(1, len(batches) // config.accumulation // (config.evaluations or SAVES))
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=1,
@@ -143,6 +141,8 @@ def _trainer(
         # The best, the newest and the one before it: a kill inside a save leaves a complete one behind.
         save_total_limit=3,
         load_best_model_at_end=judged,
+        # Without it a resumed run forgets its patience and stops later than one that was never interrupted.
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model=METRIC if judged else None,
         greater_is_better=True,
         report_to=[],
@@ -159,7 +159,7 @@ def _trainer(
         data_collator=collate,
         callbacks=callbacks,
         backbone=backbone,
-        form=probe.form,
+        form=form,
         score=score if judged else None,
     )
 

@@ -20,7 +20,9 @@ class TuningConfig(BaseModel):
     clip: float = Field(1.0, gt=0, description="Largest gradient norm.")
     tokens_per_batch: int = Field(2048, ge=16, description="Pack nodes in one forward pass, about.")
     accumulation: int = Field(1, ge=1, description="Forward passes in one optimizer step.")
-    pack_tokens: int = Field(256, ge=16, description="Most nodes in a pack; short packs are cheaper under a dense mask.")
+    pack_tokens: int = Field(
+        256, ge=16, description="Most nodes in a pack; short packs are cheaper under a dense mask."
+    )
     window: int = Field(12, ge=0, description="Items of a training window, 0 to use histories as they are given.")
     dropout: float = Field(0.2, ge=0, lt=1, description="Dropout on input embeddings and last states.")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
@@ -30,7 +32,9 @@ class TuningConfig(BaseModel):
     lora_rank: int = Field(16, ge=1, description="Rank of the adapter.")
     lora_alpha: int = Field(32, ge=1, description="Scale of the adapter.")
     lora_dropout: float = Field(0.05, ge=0, lt=1, description="Dropout inside the adapter.")
-    evaluations: int = Field(8, ge=0, description="How often validation NDCG@10 is measured; 0 never, keeping the last weights.")
+    evaluations: int = Field(
+        8, ge=0, description="How often validation NDCG@10 is measured; 0 never, keeping the last weights."
+    )
     patience: int = Field(3, ge=1, description="Measurements without a gain before tuning stops.")
     seed: int = Field(0, ge=0, description="Of weights, order, offsets and dropout.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,10 @@ class TuningPlan:
             raise ConfigError("impossible tuning window", got=self.window, expected="0 (given histories) or at least 2")
         if self.window:
             self._chains = chains(self.examples)
-        self.batches_per_epoch = max(1, round(self._cost(self._groups(0)) / self.tokens))
+        groups = self._groups(0)
+        # Offsets move the number of windows from epoch to epoch; no epoch has fewer than this.
+        fewest = sum(-(-len(chain) // self.window) for chain in self._chains) if self.window else len(groups)
+        self.batches_per_epoch = max(1, min(fewest, round(self._cost(groups) / self.tokens)))
 
     def batch(self, index: int) -> list[Pack]:
         """The packs of one batch. Batch `index` belongs to epoch `index // batches_per_epoch`."""
@@ -84,7 +88,7 @@ class TuningPlan:
         groups = []
         for chain, offset in zip(self._chains, offsets.tolist(), strict=True):
             cuts = [0, *range(offset if offset < len(chain) else len(chain), len(chain), self.window), len(chain)]
-            groups += [_window(chain[a:b]) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+            groups += [_window(chain[a:b]) for a, b in pairwise(cuts) if b > a]
         return groups
 
     def _divide(self, groups: list[Group], epoch: int) -> list[list[Group]]:
@@ -92,12 +96,12 @@ class TuningPlan:
         order = np.random.default_rng([self.seed, epoch, 2]).permutation(len(groups))
         costs = np.array([self._cost([groups[index]]) for index in order], dtype=np.float64)
         middle = np.cumsum(costs) - costs / 2
-        place = np.minimum((middle / costs.sum() * self.batches_per_epoch).astype(int), self.batches_per_epoch - 1)
-        batches: list[list[Group]] = [[] for _ in range(self.batches_per_epoch)]
-        for index, batch in zip(order.tolist(), place.tolist(), strict=True):
-            batches[batch].append(groups[index])
-        largest = max(batches, key=len)
-        return [batch or largest[:1] for batch in batches]
+        wanted = np.searchsorted(middle / costs.sum() * self.batches_per_epoch, np.arange(self.batches_per_epoch))
+        # A group larger than a batch would leave the next one empty: each begins at least one group after the last.
+        places = np.arange(self.batches_per_epoch)
+        starts = np.minimum(np.maximum.accumulate(wanted - places) + places, len(groups) - places[::-1] - 1)
+        bounds = [*starts.tolist(), len(groups)]
+        return [[groups[index] for index in order[a:b]] for a, b in pairwise(bounds)]
 
     def _cost(self, groups: list[Group]) -> float:
         """Pack nodes of groups, about: each title once per group, and the template's own tokens per sample."""

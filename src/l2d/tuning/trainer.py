@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import SequentialSampler
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl
 
 from l2d.artifacts import fsync
 from l2d.backbone import Backbone, MaskForm, packed_batch
@@ -106,6 +106,8 @@ class PackTrainer(Trainer):
         score: validation NDCG@10 of a backbone, or None.
     """
 
+    control: TrainerControl
+
     def __init__(
         self, *args: Any, backbone: Backbone, form: MaskForm, score: Callable[[Backbone], float] | None, **kwargs: Any
     ) -> None:
@@ -131,7 +133,9 @@ class PackTrainer(Trainer):
         loss = tree_loss(outputs.logits, batch, positions) / total * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device) -> torch.Tensor:
+    def _get_num_items_in_batch(
+        self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device
+    ) -> torch.Tensor:
         # The Trainer counts labels; packs carry weights instead, and it would return None for them.
         weight = torch.stack([inputs["weight"].sum() for inputs in batch_samples]).sum().to(device)
         return self.accelerator.gather(weight).sum() if self.args.world_size > 1 else weight
@@ -182,7 +186,9 @@ def newest_complete(folder: Path) -> Path | None:
 class ProgressCallback(TrainerCallback):
     """Reports optimizer steps and appends the Trainer's logs as JSON lines."""
 
-    def __init__(self, metrics: Path, progress: Callable[[int, int], None] | None, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, metrics: Path, progress: Callable[[int, int], None] | None, notice: Callable[[str], None]
+    ) -> None:
         self.metrics, self.progress, self.notice = metrics, progress, notice
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -1,0 +1,28 @@
+"""Options and arguments that several commands have, so that one word means one thing everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run directory, made by `tune`, `adopt` or `quickstart`.")
+]
+DataFolder = Annotated[Path, typer.Argument(metavar="DATA", help="A folder written by `prepare`.")]
+NewRun = Annotated[Path, typer.Option("--out", metavar="RUN", help="The run directory to make.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete what is there and start anew.")]
+Device = Annotated[str, typer.Option(metavar="NAME", help="`auto` (the first GPU, else the CPU), `cpu`, `cuda`, ...")]
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype", metavar="NAME", help="Compute in `float32` or `bfloat16`; `auto` takes the faster safe one."
+    ),
+]
+Revision = Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit, branch or tag of the hub repository.")]
+MaxTitleTokens = Annotated[int, typer.Option(min=1, metavar="N", help="Cut longer titles to so many tokens.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Of the sample of users and the intervals.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON, too.")]
+Decoders = "`global`, `local`, `vote`, `beam`, `popularity`, `transitions`, `cooccurrence` or `repeat-last`"
+"""What `--decoder` accepts, for help texts."""

@@ -1,0 +1,104 @@
+"""Why an item was recommended: the memory entries that voted for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from l2d.catalog import Catalog
+from l2d.decode import Vote
+from l2d.decode.latent import neighbourhoods
+from l2d.interactions import Examples
+from l2d.ranking import Requests
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """An item that stood in the histories of the entries which carried a recommendation.
+
+    Args:
+        item_id: the user's id of it.
+        title: its title.
+        entries: how many of those entries had it in their history.
+        share: their share of the recommended item's vote, 0 to 1.
+    """
+
+    item_id: str | int
+    title: str
+    entries: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What carried one item.
+
+    Args:
+        item_id: the recommended item.
+        title: its title.
+        share: its share of all votes, 0 to 1; 0 where no neighbour carries it and global filled it in.
+        entries: neighbouring entries that carry it.
+        neighbours: entries that voted at all.
+        carriers: items in those entries' histories, the largest share first.
+        users: whose histories they were, strongest first; None unless asked for.
+    """
+
+    item_id: str | int
+    title: str
+    share: float
+    entries: int
+    neighbours: int
+    carriers: tuple[Carrier, ...]
+    users: tuple[str, ...] | None = None
+
+
+def explain(
+    vote: Vote,
+    requests: Requests,
+    row: int,
+    catalog: Catalog,
+    examples: Sequence[Examples],
+    *,
+    with_users: bool = False,
+) -> Explanation:
+    """Splits the vote of one request by entry.
+
+    Args:
+        vote: the decoder.
+        requests: a single request with its thought.
+        row: the item to explain.
+        catalog: the items.
+        examples: what the memory's samples are, split after split.
+        with_users: whether users are named.
+    """
+    (near,) = neighbourhoods(vote.entries, vote.items, requests, vote.neighbours)
+    weights = np.exp((near.squared[:1] - near.squared) / vote.temperature)
+    carrying = vote.entries.row[near.index] == row
+    shares = weights[carrying] / weights[carrying].sum() if carrying.any() else weights[carrying]
+    places = near.index[carrying]
+    carriers: dict[int, tuple[int, float]] = {}
+    for place, share in zip(places.tolist(), shares.tolist(), strict=True):
+        for seen in set(_history(examples, int(vote.entries.sample[place]))):
+            count, total = carriers.get(seen, (0, 0.0))
+            carriers[seen] = (count + 1, total + share)
+    ordered = sorted(carriers.items(), key=lambda item: (-item[1][1], item[0]))
+    users = vote.entries.user_ids
+    return Explanation(
+        catalog.item_id(row),
+        catalog.titles[row],
+        float(weights[carrying].sum() / weights.sum()) if len(weights) else 0.0,
+        int(carrying.sum()),
+        len(near.index),
+        tuple(Carrier(catalog.item_id(seen), catalog.titles[seen], count, share) for seen, (count, share) in ordered),
+        tuple(dict.fromkeys(users[vote.entries.user[place]] for place in places)) if with_users else None,
+    )
+
+
+def _history(examples: Sequence[Examples], sample: int) -> list[int]:
+    for part in examples:
+        if sample < len(part):
+            return [int(row) for row in part.history(sample)]
+        sample -= len(part)
+    return []

@@ -1,0 +1,284 @@
+"""The Recommender: the verbs of l2d over a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from l2d.decode import Vote
+from l2d.errors import ConfigError
+from l2d.interactions import Dataset, SplitName
+from l2d.memory import MemoryInfo
+from l2d.memory.ledger import DType
+from l2d.recommender.answering import Recommendation, RecommendRequest, answer, similar
+from l2d.recommender.explaining import Explanation, explain
+from l2d.recommender.making import Notice, StageProgress, adopt_run, silent, tune_run
+from l2d.recommender.measuring import Report, measure
+from l2d.recommender.opening import DECODERS, OpenRun, open_parts
+from l2d.recommender.remembering import THROUGH, fit_constants, remember
+from l2d.run import Run
+from l2d.tuning import TuningConfig
+
+__all__ = ["DECODERS", "Recommender"]
+
+
+class Recommender(OpenRun):
+    """A run directory and what can be done with it. Make one with `tune`, `adopt` or `load`."""
+
+    @classmethod
+    def tune(
+        cls,
+        data: Path | str | Dataset,
+        *,
+        backbone: str,
+        out: Path | str,
+        template: str | None = None,
+        config: TuningConfig | None = None,
+        lora: bool = False,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        seed: int | None = None,
+        max_title_tokens: int = 48,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        resume: bool = False,
+        overwrite: bool = False,
+        progress: StageProgress = silent,
+        notice: Notice = silent,
+    ) -> Recommender:
+        """Tunes a backbone to write the next item's title, and makes a run of it.
+
+        Args:
+            data: a prepared folder, or a Dataset.
+            backbone: hub name, folder, or `scratch:tiny`, `scratch:small`, `scratch:base`.
+            out: the run directory.
+            template: `compact` (default for scratch), `instruct` (default else) or a TOML file.
+            config: tuning options; None for the defaults of the kind of backbone.
+            lora: tune an adapter only.
+            epochs: instead of the configuration's.
+            learning_rate: instead of the configuration's.
+            seed: instead of the configuration's.
+            max_title_tokens: longer titles are cut to this many tokens.
+            revision: commit of the hub repository.
+            device: `auto`, `cpu`, `cuda`, ...
+            dtype: `auto`, `float32` or `bfloat16`.
+            resume: go on from the newest complete checkpoint in `out`.
+            overwrite: delete the run that is in `out`.
+            progress: called with (stage, done, total).
+            notice: called with lines for people.
+
+        Raises:
+            ArtifactExists: `out` holds something, and neither `resume` nor `overwrite`.
+            ArtifactMismatch: `resume` with other options or data than it was begun with.
+            ConfigError: options that cannot work.
+        """
+        dataset = data if isinstance(data, Dataset) else Dataset.load(Path(data))
+        run = Run(Path(out))
+        if not resume:
+            run.claim(overwrite=overwrite)
+        scratch = backbone.startswith("scratch:")
+        if scratch and lora:
+            raise ConfigError(
+                "random weights need more than an adapter", got=f"lora with {backbone}", cure="leave it out"
+            )
+        config = config or (TuningConfig.for_scratch() if scratch else TuningConfig.for_pretrained(lora=lora))
+        named = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
+        config = TuningConfig(**config.model_dump() | {key: value for key, value in named.items() if value is not None})
+        tune_run(
+            dataset, run, backbone, template=template, config=config, max_title_tokens=max_title_tokens,
+            revision=revision, device=device, dtype=dtype, resume=resume, progress=progress, notice=notice,
+        )  # fmt: skip
+        return cls.load(run.path, device=device)
+
+    @classmethod
+    def adopt(
+        cls,
+        data: Path | str | Dataset,
+        *,
+        backbone: str,
+        template: str,
+        out: Path | str,
+        adapter: Path | None = None,
+        max_title_tokens: int = 48,
+        revision: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        overwrite: bool = False,
+        progress: StageProgress = silent,
+        notice: Notice = silent,
+    ) -> Recommender:
+        """Makes a run of a model that was tuned elsewhere; nothing is trained.
+
+        Arguments and errors as in `tune`; `adapter` is a PEFT folder. A notice says how likely the model finds the
+        answers of 200 validation samples, and warns where shuffled histories do no worse: the sign of a wrong prompt.
+        """
+        dataset = data if isinstance(data, Dataset) else Dataset.load(Path(data))
+        run = Run(Path(out))
+        run.claim(overwrite=overwrite)
+        adopt_run(
+            dataset, run, backbone, template=template, adapter=adapter, max_title_tokens=max_title_tokens,
+            revision=revision, device=device, dtype=dtype, notice=notice,
+        )  # fmt: skip
+        return cls.load(run.path, device=device)
+
+    @classmethod
+    def load(cls, run: Path | str, *, device: str = "auto", verify: bool = True) -> Recommender:
+        """Opens a run directory.
+
+        Args:
+            run: the folder.
+            device: `auto`, `cpu`, `cuda`, ...
+            verify: compare every file with its checksum, and the weights with their fingerprint.
+
+        Raises:
+            ArtifactMissing: no run, or an unfinished one.
+            ArtifactCorrupt: a file changed.
+            ArtifactMismatch: parts that do not belong together.
+        """
+        return cls(*open_parts(Run(Path(run)), device=device, verify=verify))
+
+    def build_memory(
+        self,
+        *,
+        through: str = "train",
+        dtype: DType = "float16",
+        overwrite: bool = False,
+        progress: StageProgress = silent,
+        notice: Notice = silent,
+    ) -> MemoryInfo:
+        """Thinks every training prompt into the memory and fits the decoders' constants; goes on where it was stopped.
+
+        Args:
+            through: `train`, `valid` (train and validation) or `all`; evaluation refuses a split that is in the memory.
+            dtype: `float16` or `float32`, of the stored thoughts.
+            overwrite: build anew.
+            progress: called with (stage, done, total).
+            notice: called with lines for people.
+
+        Raises:
+            ArtifactMismatch: a memory of other samples or another backbone is there.
+            DataError: a thought does not fit `dtype`.
+        """
+        remember(self, through=through, dtype=dtype, overwrite=overwrite, progress=progress)
+        for name in ("memory", "entries", "item_vectors", "constants"):
+            self.__dict__.pop(name, None)
+        fit_constants(self, progress)
+        local, vote, tau = (
+            self.constants.local_neighbours,
+            self.constants.vote_neighbours,
+            self.constants.vote_temperature,
+        )
+        notice(f"fitted on validation: local M = {local}; vote M = {vote}, tau = {tau:.3g}")
+        return self.memory_info()
+
+    def memory_info(self) -> MemoryInfo:
+        """What the memory holds."""
+        return self.memory.info()
+
+    def recommend(
+        self,
+        history: Sequence[str | int],
+        *,
+        k: int = 10,
+        decoder: str = "vote",
+        neighbours: int | None = None,
+        temperature: float | None = None,
+        exclude: Sequence[str | int] = (),
+        allow: Sequence[str | int] | None = None,
+        exclude_seen: bool = False,
+        minimum_entries: int = 1,
+    ) -> list[Recommendation]:
+        """Recommends for one history of ids or titles, oldest first; options as in `recommend_batch`."""
+        request = RecommendRequest(history, k, exclude, allow)
+        return self.recommend_batch(
+            [request], decoder=decoder, neighbours=neighbours, temperature=temperature, exclude_seen=exclude_seen,
+            minimum_entries=minimum_entries,
+        )[0]  # fmt: skip
+
+    def recommend_batch(
+        self,
+        requests: Sequence[RecommendRequest],
+        *,
+        decoder: str = "vote",
+        neighbours: int | None = None,
+        temperature: float | None = None,
+        exclude_seen: bool = False,
+        minimum_entries: int = 1,
+    ) -> list[list[Recommendation]]:
+        """Recommends for many histories at once.
+
+        Args:
+            requests: histories with their filters.
+            decoder: one of `DECODERS`.
+            neighbours: M instead of the fitted one.
+            temperature: tau instead of the fitted one.
+            exclude_seen: whether a history's own items are excluded.
+            minimum_entries: least memory entries of a recommended item.
+
+        Returns:
+            A list per request, best first, at most its k long.
+
+        Raises:
+            UnknownItem, ConfigError: a request that cannot be answered.
+        """
+        chosen = self.decoder(decoder, neighbours=neighbours, temperature=temperature)
+        return answer(self, requests, chosen, exclude_seen=exclude_seen, minimum_entries=minimum_entries)
+
+    def user_history(self, user_id: str | int) -> list[str | int]:
+        """All item ids of a user in the prepared data, oldest first."""
+        rows = self.dataset.user_history(user_id, limit=len(self.dataset.interactions))
+        return [self.catalog.item_id(int(row)) for row in rows]
+
+    def similar_items(self, item: str | int, *, k: int = 10) -> list[Recommendation]:
+        """The items whose vectors are nearest to an item's, itself left out.
+
+        Raises:
+            UnknownItem: no such item.
+            ConfigError: the item has no memory entry, so nothing is known of it.
+        """
+        return similar(self, item, k)
+
+    def explain(self, history: Sequence[str | int], item: str | int, *, with_users: bool = False) -> Explanation:
+        """Names the memory entries that carried an item in a vote.
+
+        Args:
+            history: ids or titles, oldest first.
+            item: the recommended one.
+            with_users: name whose histories they were; leave it out wherever an end user may read it.
+        """
+        vote = self.decoder("vote")
+        assert isinstance(vote, Vote)
+        requests = self.requests([self.trimmed(self.rows(history))], think=True)
+        examples = [self.dataset.splits[name] for name in THROUGH[self.memory.metadata["through"]]]
+        return explain(vote, requests, self.catalog.find(item), self.catalog, examples, with_users=with_users)
+
+    def evaluate(
+        self,
+        decoders: Sequence[str] | None = None,
+        *,
+        split: SplitName = "valid",
+        users: int | None = None,
+        seed: int = 0,
+        timing: bool = True,
+        progress: StageProgress = silent,
+        notice: Notice = silent,
+    ) -> Report:
+        """Quality, slices and single-request times of decoders on a split.
+
+        Args:
+            decoders: names; None for global, local, vote, popularity and cooccurrence.
+            split: `valid` or `test`.
+            users: examples of a seeded sample, the same for every decoder; None for all.
+            seed: of the sample and the intervals.
+            timing: whether single requests are timed, in turn.
+            progress: called with (stage, done, total).
+            notice: called with lines for people.
+
+        Raises:
+            ConfigError: the memory holds this split's targets, an unknown decoder, or users below 1.
+        """
+        return measure(
+            self, decoders or ("global", "local", "vote", "popularity", "cooccurrence"),
+            split=split, users=users, seed=seed, timing=timing, progress=progress, notice=notice,
+        )  # fmt: skip

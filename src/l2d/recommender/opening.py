@@ -1,0 +1,204 @@
+"""A run directory, opened: its parts checked against each other, its memory, constants and decoders at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l2d.artifacts import sha256_file
+from l2d.backbone import Backbone, MaskForm, PackProbe
+from l2d.baselines import count_decoders
+from l2d.catalog import Catalog
+from l2d.decode import Constants, Global, Local, Vote
+from l2d.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
+from l2d.evidence import Evidence
+from l2d.interactions import Dataset, block_start
+from l2d.language import Beam
+from l2d.memory import Entries, ItemVectors, Memory, aggregate
+from l2d.prompts import Prompts
+from l2d.ranking import Decoder, Requests
+from l2d.run import Run, check_same
+from l2d.thoughts import TorchThinker
+
+DECODERS = ("global", "local", "vote", "beam", "popularity", "transitions", "cooccurrence", "repeat-last")
+"""Every decoder that a run can answer with."""
+
+Parts = tuple[Run, dict[str, Any], Dataset, Backbone, Prompts, TorchThinker]
+
+
+class OpenRun:
+    """The parts of a run that belong together.
+
+    Args:
+        run: where it lies.
+        manifest: what it was made from.
+        dataset: the prepared data.
+        backbone: the tuned backbone.
+        prompts: the compiled prompts.
+        thinker: the engine.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        manifest: dict[str, Any],
+        dataset: Dataset,
+        backbone: Backbone,
+        prompts: Prompts,
+        thinker: TorchThinker,
+    ) -> None:
+        self.run = run
+        self.manifest = manifest
+        self.dataset = dataset
+        self.backbone = backbone
+        self.prompts = prompts
+        self.thinker = thinker
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.run.path
+
+    @property
+    def catalog(self) -> Catalog:
+        """The items."""
+        return self.dataset.catalog
+
+    @cached_property
+    def longest_history(self) -> int:
+        """Most items of a history in the data; a request's history is trimmed to it in the same blocks."""
+        splits = self.dataset.splits
+        return max(int(splits[name].history_length.max()) for name in ("train", "valid", "test"))
+
+    @cached_property
+    def memory(self) -> Memory:
+        """The finished memory.
+
+        Raises:
+            ArtifactMissing: not built yet.
+            ArtifactMismatch: built by another backbone, prompt or catalogue.
+        """
+        if not self.run.memory.is_dir():
+            raise ArtifactMissing(f"{self.path} has no memory", cure=f"run `l2d memory build {self.path}` first")
+        return Memory.open(self.run.memory, expected=self._identity())
+
+    @cached_property
+    def entries(self) -> Entries:
+        """The memory's entries in working form."""
+        return self.memory.entries(self.catalog)
+
+    @cached_property
+    def item_vectors(self) -> ItemVectors:
+        """Mean thoughts of the items."""
+        return aggregate(self.entries, len(self.catalog))
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """Counts of the training split."""
+        return Evidence.learn(self.dataset.splits.train, len(self.catalog))
+
+    @cached_property
+    def constants(self) -> Constants:
+        """M and tau as fitted on validation.
+
+        Raises:
+            ArtifactMissing: not fitted yet.
+            ArtifactCorrupt: `decoder.json` changed.
+        """
+        cure = f"run `l2d memory build {self.path}` again"
+        if not self.run.constants.is_file():
+            raise ArtifactMissing(f"{self.run.constants} is not there", cure=cure)
+        if sha256_file(self.run.constants) != self.manifest.get("constants"):
+            raise ArtifactCorrupt(f"{self.run.constants} was changed since it was fitted", cure=cure)
+        return Constants.load(self.run.constants)
+
+    def _identity(self) -> dict[str, str]:
+        return {
+            "backbone": self.manifest["backbone"]["fingerprint"],
+            "prompts": self.prompts.fingerprint,
+            "catalog": self.catalog.fingerprint,
+        }
+
+    def decoder(self, name: str, *, neighbours: int | None = None, temperature: float | None = None) -> Decoder:
+        """A decoder by its name; M and tau replace the fitted constants.
+
+        Raises:
+            ConfigError: no such decoder, or a constant that it does not have.
+        """
+        if name not in DECODERS:
+            raise ConfigError("unknown decoder", got=repr(name), expected=", ".join(DECODERS))
+        if (neighbours is not None and name not in ("local", "vote")) or (temperature is not None and name != "vote"):
+            raise ConfigError(f"{name} has no such constant", got="--neighbours or --temperature", cure="leave it out")
+        if name == "global":
+            return Global(self.item_vectors)
+        if name == "local":
+            return Local(self.entries, self.item_vectors, neighbours or self.constants.local_neighbours)
+        if name == "vote":
+            m, tau = neighbours, temperature
+            if m is None or tau is None:
+                m, tau = m or self.constants.vote_neighbours, tau or self.constants.vote_temperature
+            return Vote(self.entries, self.item_vectors, m, tau)
+        if name == "beam":
+            return self._beam
+        return count_decoders(self.evidence)[name]
+
+    @cached_property
+    def _beam(self) -> Beam:
+        return Beam(self.backbone, self.prompts, self.catalog, probe=self.thinker.probe)
+
+    def rows(self, history: Sequence[str | int]) -> NDArray[np.int32]:
+        """Rows of ids or titles.
+
+        Raises:
+            UnknownItem: one of them is neither; suggests the nearest titles.
+        """
+        return np.array([self.catalog.find(item) for item in history], dtype=np.int32)
+
+    def trimmed(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The newest rows of a history, cut in blocks as the training histories were."""
+        return rows[int(block_start(np.array([len(rows)]), self.longest_history)[0]) :]
+
+    def requests(self, histories: Sequence[NDArray[np.int32]], *, think: bool, **filters: Any) -> Requests:
+        """Requests of rows, with thoughts where a decoder needs them."""
+        thoughts = self.thinker.think([self.prompts.prompt(history) for history in histories]) if think else None
+        return Requests(histories, thoughts, **filters)
+
+
+def open_parts(place: Run, *, device: str, verify: bool) -> Parts:
+    """See `Recommender.load`."""
+    manifest = place.read_manifest()
+    if verify:
+        place.verify(manifest)
+    dataset = Dataset.load(place.data)
+    described = manifest["backbone"]
+    backbone = _open_backbone(place, described, device)
+    cure = "load the run with the files that it was made with"
+    check_same("data set", dataset.fingerprint, manifest["data"], cure=cure)
+    if verify:
+        check_same("backbone", backbone.fingerprint, described["fingerprint"], cure=cure)
+    prompts = Prompts.load(place.prompt, backbone.tokenizer, dataset.catalog)
+    check_same("prompt", prompts.fingerprint, manifest["prompt"], cure=cure)
+    form = MaskForm(described["form"]) if described["form"] else None
+    return place, manifest, dataset, backbone, prompts, TorchThinker(backbone, PackProbe(form, 0.0, described["probe"]))
+
+
+def _open_backbone(run: Run, described: dict[str, Any], device: str) -> Backbone:
+    """Full weights from the run, or the named hub revision with the run's adapter."""
+    reference = run.backbone / "base.json"
+    if not reference.is_file():
+        return Backbone.open(run.backbone, dtype=described["dtype"], device=device).named(
+            described["name"], described["revision"]
+        )
+    adapter = run.backbone / "adapter"
+    return Backbone.open(
+        described["name"],
+        revision=described["revision"],
+        adapter=adapter if adapter.is_dir() else None,
+        dtype=described["dtype"],
+        device=device,
+    )

@@ -1,0 +1,62 @@
+"""The memory of a run: which examples it holds, and the constants fitted when it is there."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from l2d.decode import fit
+from l2d.errors import ConfigError
+from l2d.interactions import Examples, SplitName
+from l2d.memory import aggregate, build
+from l2d.memory.ledger import DType
+from l2d.recommender.making import StageProgress, sample_users
+
+if TYPE_CHECKING:
+    from l2d.recommender.facade import Recommender
+
+THROUGH: dict[str, tuple[SplitName, ...]] = {
+    "train": ("train",),
+    "valid": ("train", "valid"),
+    "all": ("train", "valid", "test"),
+}
+"""Which splits' examples a memory holds, in the order of its samples."""
+
+FIT_EXAMPLES = 2_000
+"""Validation examples that the constants are fitted on, about."""
+
+
+def remember(run: Recommender, *, through: str, dtype: DType, overwrite: bool, progress: StageProgress) -> None:
+    """Builds the memory, or goes on with it."""
+    if through not in THROUGH:
+        raise ConfigError("unknown extent of a memory", got=through, expected=", ".join(THROUGH))
+    parts = [run.dataset.splits[name] for name in THROUGH[through]]
+    starts, ends = (np.concatenate([getattr(part, side) for part in parts]) for side in ("start", "end"))
+    build(
+        run.run.memory,
+        run.thinker,
+        run.prompts,
+        Examples(run.dataset.interactions, starts, ends),
+        run.catalog,
+        dtype=dtype,
+        metadata={"backbone": run.manifest["backbone"]["fingerprint"], "through": through},
+        overwrite=overwrite,
+        progress=partial(progress, "thinking"),
+    )
+
+
+def fit_constants(run: Recommender, progress: StageProgress) -> None:
+    """Fits M and tau on validation, from the training entries alone, whatever else the memory holds."""
+    valid = sample_users(run.dataset.splits.valid, FIT_EXAMPLES, np.random.default_rng(0))
+    train = run.entries.take(np.flatnonzero(run.entries.sample < len(run.dataset.splits.train)))
+    constants = fit(
+        train,
+        aggregate(train, len(run.catalog)),
+        run.requests(valid.histories(), think=True),
+        valid.target,
+        progress=partial(progress, "fitting"),
+    )
+    constants.save(run.run.constants)
+    run.manifest = run.run.record_constants(run.manifest)

@@ -1,0 +1,179 @@
+"""A run directory: the contract between stages. What is in it, its manifest, and the checks when it is opened."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from l2d.artifacts import (
+    folder_checksums,
+    read_json,
+    refuse_existing,
+    sha256_file,
+    sha256_text,
+    verify_checksums,
+    write_json,
+)
+from l2d.errors import ArtifactCorrupt, ArtifactExists, ArtifactMismatch, ArtifactMissing
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PACKAGES = ("torch", "transformers", "peft", "tokenizers", "pylance", "polars", "numpy")
+FINAL = ("backbone", "data", "prompt.json", "metrics.jsonl")
+"""Written once, before the manifest says `ready`; their bytes are in it. The memory keeps a ledger of its own."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where each part of a run lies."""
+
+    path: Path
+
+    @property
+    def manifest_file(self) -> Path:
+        """What the run was made from, and the checksums of its files."""
+        return self.path / MANIFEST
+
+    @property
+    def backbone(self) -> Path:
+        """Full weights and tokenizer, or `base.json` (hub name and revision) and `adapter/`."""
+        return self.path / "backbone"
+
+    @property
+    def data(self) -> Path:
+        """The prepared data."""
+        return self.path / "data"
+
+    @property
+    def prompt(self) -> Path:
+        """The prompt's segments as token ids."""
+        return self.path / "prompt.json"
+
+    @property
+    def memory(self) -> Path:
+        """The Lance dataset."""
+        return self.path / "memory.lance"
+
+    @property
+    def constants(self) -> Path:
+        """Fitted constants of the decoders."""
+        return self.path / "decoder.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Tuning's log."""
+        return self.path / "metrics.jsonl"
+
+    def claim(self, *, overwrite: bool = False) -> None:
+        """Makes the folder. An earlier run in it is deleted if `overwrite`; anything else never is.
+
+        Raises:
+            ArtifactExists: something is there.
+        """
+        refuse_existing(self.path, overwrite=overwrite)
+        if self.path.is_dir() and any(self.path.iterdir()):
+            if not self.manifest_file.is_file():
+                raise ArtifactExists(
+                    f"{self.path} is not a run",
+                    got="a folder without manifest.json",
+                    cure="choose another --out; l2d does not delete it",
+                )
+            shutil.rmtree(self.path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def write_manifest(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Writes the manifest with format, versions and a checksum over itself; returns what it holds."""
+        record = {"format": FORMAT, **fields, "versions": versions()}
+        record["checksum"] = _self_checksum(record)
+        write_json(self.manifest_file, record)
+        return record
+
+    def finish(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Writes the manifest of a run that is ready, with the checksums of its final files."""
+        return self.write_manifest({**fields, "state": "ready", "files": self.checksums()})
+
+    def record_constants(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Adds the checksum of `decoder.json` to the manifest."""
+        kept = {key: value for key, value in manifest.items() if key not in ("format", "versions", "checksum")}
+        return self.write_manifest({**kept, "constants": sha256_file(self.constants)})
+
+    def checksums(self) -> dict[str, str]:
+        """Digests of all final files."""
+        found: dict[str, str] = {}
+        for name in FINAL:
+            place = self.path / name
+            if place.is_dir():
+                found |= folder_checksums(place, relative_to=self.path)
+            elif place.is_file():
+                found[name] = sha256_file(place)
+        return found
+
+    def read_manifest(self, *, state: str = "ready") -> dict[str, Any]:
+        """Reads the manifest.
+
+        Raises:
+            ArtifactMissing: no run here, or one that is not as far.
+            ArtifactCorrupt: it was changed.
+            ArtifactMismatch: it was written by a newer l2d.
+        """
+        if not self.manifest_file.is_file():
+            raise ArtifactMissing(f"{self.path} is not a run", cure="make one with `l2d tune` or `l2d adopt`")
+        record = read_json(self.manifest_file)
+        if not isinstance(record, dict) or record.get("checksum") != _self_checksum(record):
+            raise ArtifactCorrupt(
+                f"{self.manifest_file} was changed since it was written", cure="restore it from a copy"
+            )
+        if record["format"] != FORMAT:
+            raise ArtifactMismatch(
+                "the run has another format", got=record["format"], expected=FORMAT, cure="use the l2d that made it"
+            )
+        if record["state"] != state:
+            cure = (
+                "finish it with `l2d tune ... --resume`"
+                if record["state"] == "tuning"
+                else "it is complete; choose another --out"
+            )
+            raise ArtifactMissing(f"the run {self.path} is not {state}", got=record["state"], cure=cure)
+        return record
+
+    def verify(self, manifest: dict[str, Any]) -> None:
+        """Compares every final file with its digest.
+
+        Raises:
+            ArtifactCorrupt, ArtifactMissing: one changed or is gone.
+        """
+        verify_checksums(self.path, manifest["files"])
+
+
+def _self_checksum(record: dict[str, Any]) -> str:
+    rest = {key: value for key, value in record.items() if key != "checksum"}
+    return sha256_text(json.dumps(rest, sort_keys=True, ensure_ascii=False))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide a run's numbers."""
+    found = {"python": platform.python_version()}
+    for package in ("l2d", *PACKAGES):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def check_same(what: str, there: Any, wanted: Any, *, cure: str) -> None:
+    """Raises `ArtifactMismatch`, naming both sides, unless they are equal."""
+    if there != wanted:
+        raise ArtifactMismatch(
+            f"the run was made with another {what}", got=_short(there), expected=_short(wanted), cure=cure
+        )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else text[:57] + "..."
