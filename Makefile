@@ -56,7 +56,7 @@ $(VENV)/.installed-test: $(VENV)/.torch pyproject.toml
 install: $(VENV)/.installed
 
 quickstart: $(VENV)/.installed
-	$(BIN)/l2d quickstart
+	$(BIN)/l2d quickstart --overwrite
 
 test: lint types tests
 

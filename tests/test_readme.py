@@ -1,4 +1,4 @@
-"""What the README says works: its bash and python blocks are run in their order, in an empty folder with a small shop."""
+"""What the README says works: its bash and python blocks are run in their order, in a folder with a small shop."""
 
 from __future__ import annotations
 

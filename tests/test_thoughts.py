@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, PACKED, WINDOW, open_family
 from numpy.typing import NDArray
 
+from families import FAMILIES, PACKED, WINDOW, open_family
 from l2d.backbone import Backbone, PackProbe, probe_packing
 from l2d.thoughts import TorchThinker
 
@@ -30,7 +30,7 @@ def some_prompts(vocabulary: int, seed: int = 0) -> list[NDArray[np.int32]]:
 
 @torch.inference_mode()
 def oracle(backbone: Backbone, prompts: list[NDArray[np.int32]]) -> NDArray[np.float32]:
-    """transformers' own forward on one prompt without padding: the last of the hidden states it hands out."""
+    """The plain forward of transformers on one prompt without padding: the last of the hidden states it hands out."""
     states = []
     for prompt in prompts:
         ids = torch.from_numpy(prompt.astype(np.int64))[None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -336,7 +335,7 @@ def test_an_adapter_alone_is_tuned_and_merged(tmp_path: Path) -> None:
     close(weights(reopened), after, 1e-6)
 
 
-def scripted(values: dict[int, float], kept: dict[int, dict[str, torch.Tensor]]) -> dict[str, Callable[..., Any]]:
+def scripted(values: dict[int, float], kept: dict[int, dict[str, torch.Tensor]]) -> dict[str, Any]:
     """A score that is looked up by the step, and keeps the weights that it was asked about."""
     step = [0]
 
@@ -395,6 +394,9 @@ def test_an_interrupted_run_ends_as_one_that_was_not(stop: int, tmp_path: Path) 
     assert list(parts) == list(whole)
     assert all(same(parts[step], whole[step]) for step in whole)
     assert same(found, expected)
+    both = [(tmp_path / name / "metrics.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    logged = [[(line["step"], sorted(line)) for line in map(json.loads, lines)] for lines in both]
+    assert logged[0] == logged[1], "no line is missing and none is there twice"
 
 
 def test_a_new_run_forgets_an_older_ones_checkpoints(tmp_path: Path) -> None:

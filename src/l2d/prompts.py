@@ -112,7 +112,9 @@ class Template:
         for key, value in fields.items():
             expected = bool if key == "chat" else str
             if not isinstance(value, expected):
-                raise ConfigError(f"template key {key} has the wrong type", file=path, got=value, expected=expected.__name__)
+                raise ConfigError(
+                    f"template key {key} has the wrong type", file=path, got=value, expected=expected.__name__
+                )
         opening, suffix = prompt.split("{history}")
         return cls(name=path.name, opening=opening, suffix=suffix, **fields)
 
@@ -292,18 +294,20 @@ class Prompts:
         """
         record = read_json(path)
         template = Template(**record["template"])
-        compiled = cls.compile(
-            template, tokenizer, catalog, max_tokens=record["max_tokens"], max_title_tokens=record["max_title_tokens"]
+        stranger = ArtifactMismatch(
+            "the run's prompts were made with another tokenizer or catalogue",
+            expected=f"prompt fingerprint {record['fingerprint'][:12]}",
+            file=path,
+            cure="load the run with the backbone and data it was made with",
         )
+        room = {name: record[name] for name in ("max_tokens", "max_title_tokens")}
+        try:
+            compiled = cls.compile(template, tokenizer, catalog, **room)
+        except (ConfigError, DataError) as error:  # they compiled once: it is the tokenizer that differs
+            raise stranger from error
         # The saved segments are used as they are: a chat template that renders differently today must not change them.
         saved = {name: np.array(record[name], dtype=np.int32) for name in ("opening", "separator", "suffix", "end")}
         prompts = cls(**{**{name: getattr(compiled, name) for name in cls.__dataclass_fields__}, **saved})
         if prompts.fingerprint != record["fingerprint"]:
-            raise ArtifactMismatch(
-                "the run's prompts were made with another tokenizer or catalogue",
-                got=f"prompt fingerprint {prompts.fingerprint[:12]}",
-                expected=record["fingerprint"][:12],
-                file=path,
-                cure="load the run with the backbone and data it was made with",
-            )
+            raise stranger
         return prompts

@@ -74,22 +74,19 @@ class Recommender(OpenRun):
             ConfigError: options that cannot work.
         """
         dataset = data if isinstance(data, Dataset) else Dataset.load(Path(data))
-        run = Run(Path(out))
-        if not resume:
-            run.claim(overwrite=overwrite)
         scratch = backbone.startswith("scratch:")
         if scratch and lora:
             raise ConfigError(
-                "random weights need more than an adapter", got=f"lora with {backbone}", cure="leave it out"
+                "random weights need more than an adapter", got=f"--lora with {backbone}", cure="leave it out"
             )
         config = config or (TuningConfig.for_scratch() if scratch else TuningConfig.for_pretrained(lora=lora))
-        named = {"epochs": epochs, "learning_rate": learning_rate, "seed": seed}
-        config = TuningConfig(**config.model_dump() | {key: value for key, value in named.items() if value is not None})
+        config = config.with_values(epochs=epochs, learning_rate=learning_rate, seed=seed)
         tune_run(
-            dataset, run, backbone, template=template, config=config, max_title_tokens=max_title_tokens,
-            revision=revision, device=device, dtype=dtype, resume=resume, progress=progress, notice=notice,
+            dataset, Run(Path(out)), backbone, template=template, config=config, max_title_tokens=max_title_tokens,
+            revision=revision, device=device, dtype=dtype, resume=resume, overwrite=overwrite,
+            progress=progress, notice=notice,
         )  # fmt: skip
-        return cls.load(run.path, device=device)
+        return cls.load(out, device=device)
 
     @classmethod
     def adopt(
@@ -114,13 +111,11 @@ class Recommender(OpenRun):
         answers of 200 validation samples, and warns where shuffled histories do no worse: the sign of a wrong prompt.
         """
         dataset = data if isinstance(data, Dataset) else Dataset.load(Path(data))
-        run = Run(Path(out))
-        run.claim(overwrite=overwrite)
         adopt_run(
-            dataset, run, backbone, template=template, adapter=adapter, max_title_tokens=max_title_tokens,
-            revision=revision, device=device, dtype=dtype, notice=notice,
+            dataset, Run(Path(out)), backbone, template=template, adapter=adapter, max_title_tokens=max_title_tokens,
+            revision=revision, device=device, dtype=dtype, overwrite=overwrite, notice=notice,
         )  # fmt: skip
-        return cls.load(run.path, device=device)
+        return cls.load(out, device=device)
 
     @classmethod
     def load(cls, run: Path | str, *, device: str = "auto", verify: bool = True) -> Recommender:

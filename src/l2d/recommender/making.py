@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from l2d.artifacts import atomic_folder, write_json
+from l2d.artifacts import atomic_folder, refuse_existing, write_json
 from l2d.backbone import SCRATCH_SIZES, Backbone, PackProbe, probe_packing, resolve_device, scratch_backbone
 from l2d.decode import Global
 from l2d.decode.fit import gains
@@ -54,23 +54,26 @@ def tune_run(
     device: str,
     dtype: str,
     resume: bool,
+    overwrite: bool,
     progress: StageProgress,
     notice: Notice,
 ) -> None:
     """Tunes a backbone on the training split and writes everything but the memory."""
-    asked = {
-        "made_by": "tune",
-        "asked": {"backbone": name, "template": template, "revision": revision, "max_title_tokens": max_title_tokens},
-        "tuning": config.model_dump(),
-        "data": dataset.fingerprint,
-    }
-    _begin(run, asked, dataset, resume=resume)
+    if not resume:
+        refuse_existing(run.path, overwrite=overwrite)
     backbone = _open(dataset, name, revision=revision, device=device, dtype=dtype, seed=config.seed)
     prompts = _compile(
         dataset, backbone, template or ("compact" if name in SCRATCH_SIZES else "instruct"), max_title_tokens
     )
     probe = probe_packing(backbone, longest=prompts.max_tokens)
     notice(_introduction(backbone, probe))
+    asked = {
+        "made_by": "tune",
+        "asked": {"backbone": name, "template": template, "revision": revision, "max_title_tokens": max_title_tokens},
+        "tuning": config.model_dump(),
+        "data": dataset.fingerprint,
+    }
+    _begin(run, asked, dataset, resume=resume, overwrite=overwrite)
     plan = TuningPlan(
         dataset.splits.train, prompts, config.tokens_per_batch, config.pack_tokens, config.window, config.seed
     )
@@ -105,11 +108,13 @@ def adopt_run(
     revision: str | None,
     device: str,
     dtype: str,
+    overwrite: bool,
     notice: Notice,
 ) -> None:
     """Takes a model that was tuned elsewhere; nothing is trained."""
     if name in SCRATCH_SIZES:
         raise ConfigError("a scratch backbone has nothing to adopt", got=name, cure="use `l2d tune` for it")
+    refuse_existing(run.path, overwrite=overwrite)
     backbone = Backbone.open(name, adapter=adapter, revision=revision, dtype=dtype, device=device)
     prompts = _compile(dataset, backbone, template, max_title_tokens)
     probe = probe_packing(backbone, longest=prompts.max_tokens)
@@ -120,7 +125,7 @@ def adopt_run(
         "tuning": None,
         "data": dataset.fingerprint,
     }
-    _begin(run, asked, dataset, resume=False)
+    _begin(run, asked, dataset, resume=False, overwrite=overwrite)
     likely, shuffled = answer_likelihood(dataset, backbone, prompts)
     samples = min(ADOPT_SAMPLES, len(dataset.splits.valid))
     notice(f"log-likelihood of an answer, mean of {samples} validation samples: {likely:.2f} nats")
@@ -138,7 +143,8 @@ def _introduction(backbone: Backbone, probe: PackProbe) -> str:
     return f"{backbone.name}: width {backbone.width}, {dtype} on {backbone.device}; {probe.reason}"
 
 
-def _begin(run: Run, asked: dict[str, Any], dataset: Dataset, *, resume: bool) -> None:
+def _begin(run: Run, asked: dict[str, Any], dataset: Dataset, *, resume: bool, overwrite: bool) -> None:
+    """Claims the folder, once nothing can be refused any more; or checks that it was begun with the same options."""
     if resume and run.manifest_file.is_file():
         there = run.read_manifest(state="tuning")
         for what, key in (("backbone or template", "asked"), ("tuning configuration", "tuning"), ("data set", "data")):
@@ -149,7 +155,7 @@ def _begin(run: Run, asked: dict[str, Any], dataset: Dataset, *, resume: bool) -
                 cure="resume with the options it was begun with, or start anew with --overwrite",
             )
         return
-    run.path.mkdir(parents=True, exist_ok=True)
+    run.claim(overwrite=overwrite)
     run.write_manifest({**asked, "state": "tuning"})
     with atomic_folder(run.data, overwrite=True) as folder:
         dataset.save(folder)

@@ -137,11 +137,11 @@ class OpenRun:
         if name == "global":
             return Global(self.item_vectors)
         if name == "local":
-            return Local(self.entries, self.item_vectors, neighbours or self.constants.local_neighbours)
+            m = self.constants.local_neighbours if neighbours is None else neighbours
+            return Local(self.entries, self.item_vectors, m)
         if name == "vote":
-            m, tau = neighbours, temperature
-            if m is None or tau is None:
-                m, tau = m or self.constants.vote_neighbours, tau or self.constants.vote_temperature
+            m = self.constants.vote_neighbours if neighbours is None else neighbours
+            tau = self.constants.vote_temperature if temperature is None else temperature
             return Vote(self.entries, self.item_vectors, m, tau)
         if name == "beam":
             return self._beam

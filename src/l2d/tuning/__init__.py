@@ -28,6 +28,7 @@ from l2d.tuning.trainer import (
     read_positions,
     state_dropout,
     tree_loss,
+    trim_metrics,
 )
 
 __all__ = [
@@ -89,6 +90,7 @@ def tune(
             shutil.rmtree(checkpoint)
     if resume:
         notice(f"resuming from {newest.name}" if newest else "nothing complete to resume from: starting at step 0")
+    trim_metrics(folder / "metrics.jsonl", int(newest.name.rsplit("-", 1)[1]) if newest else -1)
     model = _adapted(backbone.model, config) if config.lora else backbone.model
     trainer = _trainer(backbone, model, plan, config, checkpoints, probe.form, score)
     for callback in (PrinterCallback, TrainerBar):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from l2d.errors import ConfigError
 
 
 class TuningConfig(BaseModel):
@@ -37,6 +39,19 @@ class TuningConfig(BaseModel):
     )
     patience: int = Field(3, ge=1, description="Measurements without a gain before tuning stops.")
     seed: int = Field(0, ge=0, description="Of weights, order, offsets and dropout.")
+
+    def with_values(self, **values: object) -> TuningConfig:
+        """The same options with some replaced; None leaves one as it is.
+
+        Raises:
+            ConfigError: an impossible value; all of them are named.
+        """
+        given = {name: value for name, value in values.items() if value is not None}
+        try:
+            return TuningConfig(**{**self.model_dump(), **given})
+        except ValidationError as error:
+            faults = "; ".join(f"{fault['loc'][0]} = {fault['input']!r}: {fault['msg']}" for fault in error.errors())
+            raise ConfigError("impossible tuning options", got=faults, cure="see `l2d tune --help`") from error
 
     @classmethod
     def for_scratch(cls) -> TuningConfig:

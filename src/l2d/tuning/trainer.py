@@ -15,7 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import SequentialSampler
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl
 
-from l2d.artifacts import fsync
+from l2d.artifacts import fsync, write_text
 from l2d.backbone import Backbone, MaskForm, packed_batch
 from l2d.backbone.masks import PackedBatch
 from l2d.packing import Pack
@@ -181,6 +181,13 @@ def newest_complete(folder: Path) -> Path | None:
     """The checkpoint with the highest step among those that carry the completion marker."""
     found = [marker.parent for marker in folder.glob(f"checkpoint-*/{MARKER}")]
     return max(found, key=lambda checkpoint: int(checkpoint.name.rsplit("-", 1)[1]), default=None)
+
+
+def trim_metrics(metrics: Path, step: int) -> None:
+    """Drops the lines after a step and what a kill left half-written: the resumed run writes them again."""
+    if metrics.is_file():
+        whole = [line for line in metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        write_text(metrics, "".join(line + "\n" for line in whole if json.loads(line)["step"] <= step))
 
 
 class ProgressCallback(TrainerCallback):
