@@ -56,6 +56,7 @@ class Stopwatch:
         self.shown = 0.0
 
     def run(self, stage: str, call: Any) -> Any:
+        """Times one stage and returns what it made."""
         start = time.perf_counter()
         result = call()
         self.seconds[stage] = round(time.perf_counter() - start, 1)
@@ -63,9 +64,11 @@ class Stopwatch:
         return result
 
     def notice(self, line: str) -> None:
+        """Says a line."""
         print(line, file=sys.stderr, flush=True)
 
     def progress(self, stage: str, done: int, total: int) -> None:
+        """Says twice a minute how far a stage is."""
         if time.perf_counter() - self.shown > 30:
             self.shown = time.perf_counter()
             self.notice(f"  {stage} {done}/{total}")

@@ -67,7 +67,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
         licence = archive.read(f"{folder}/licenses/LICENSE").decode()
     assert "Name: l2d\n" in metadata
     assert "License-Expression: Apache-2.0\n" in metadata
-    assert "Requires-Dist: transformers<6,>=5\n" in metadata
+    assert "Requires-Dist: transformers<6,>=5.23\n" in metadata
     assert "Provides-Extra: faiss\n" in metadata
     assert "l2d = l2d.cli:main" in scripts
     assert "Apache License" in licence

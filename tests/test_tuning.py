@@ -220,6 +220,8 @@ def test_an_epoch_of_windows_holds_every_target_once(window: int, tokens: int) -
     for epoch in range(3):
         samples = plan.epoch(epoch)
         assert Counter(sample.target for sample in samples) == every
+        first = epoch * plan.batches_per_epoch
+        assert all(plan.samples(first + place) for place in range(plan.batches_per_epoch)), "no batch is empty"
         for sample in samples:
             stretch = [*sample.history.tolist(), sample.target]
             assert len(stretch) <= window
