@@ -18,7 +18,7 @@ from families import PACKED, TITLES, open_family
 from l2d.backbone import Backbone, probe_packing
 from l2d.backbone.masks import PackedBatch
 from l2d.catalog import Catalog
-from l2d.errors import ConfigError
+from l2d.errors import ConfigError, InternalError
 from l2d.interactions import Examples, Interactions, chains, examples_of
 from l2d.prompts import COMPACT, INSTRUCT, Prompts, Template
 from l2d.tuning import (
@@ -132,6 +132,33 @@ def test_loss_and_gradient_are_those_of_one_sample_at_a_time(family: str, templa
     expected = loss_alone(backbone.model, SAMPLES, plan.prompts, total)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     close(gradients(backbone.model, found), gradients(backbone.model, expected))
+
+
+@pytest.mark.parametrize("template", [COMPACT, INSTRUCT], ids=lambda template: template.name)
+@pytest.mark.parametrize("family", ["lfm2", "gpt2"])
+def test_lines_without_branches_have_the_same_loss_and_gradient(
+    family: str, template: Template, tmp_path: Path
+) -> None:
+    backbone = open_family(family, tmp_path)
+    plan = plan_of(backbone, template, branching=False)
+    total = weighted_tokens(SAMPLES, plan.prompts)
+    batch = PackedBatch(**collate([plan.lines(SAMPLES)]))
+    assert len(batch.ids) == len(SAMPLES), "these samples branch, so each has a line of its own"
+    positions = read_positions(batch)
+    outputs = backbone.model(input_ids=batch.ids, logits_to_keep=positions, **backbone.pack_arguments(batch, None))
+    found = tree_loss(outputs.logits, batch, positions) / total
+    expected = loss_alone(backbone.model, SAMPLES, plan.prompts, total)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    close(gradients(backbone.model, found), gradients(backbone.model, expected))
+
+
+def test_samples_that_extend_each_other_share_a_line(tmp_path: Path) -> None:
+    backbone = open_family("lfm2", tmp_path)
+    plan = plan_of(backbone, COMPACT, branching=False)
+    growing = [Sample(rows(3, 4, 9)[:n], int(rows(4, 9, 20)[n - 1])) for n in (1, 2, 3)]
+    (line,) = plan.lines(growing)
+    assert len(line) == len(plan.prompts.prompt(rows(3, 4, 9))) + len(plan.prompts.answer(20))
+    assert line.weight.sum() == weighted_tokens(growing, plan.prompts)
 
 
 class Recording(TuningPlan):
@@ -288,7 +315,10 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     backbone = open_family(family, folder / "base")
     probe = probe_packing(backbone, longest=256)
-    plan = plan_of(backbone, tokens=config.tokens_per_batch, window=config.window, seed=config.seed)
+    branching = probe.form is not None
+    plan = plan_of(
+        backbone, tokens=config.tokens_per_batch, window=config.window, seed=config.seed, branching=branching
+    )
     tune(backbone, plan, config, folder, probe=probe, **options)
     return backbone, weights(backbone)
 
@@ -321,9 +351,18 @@ def test_tuning_learns_and_leaves_a_whole_folder(tmp_path: Path) -> None:
     assert newest.name == f"checkpoint-{total}"
 
 
-def test_a_family_that_cannot_be_packed_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="adopt"):
-        run(tmp_path, family="lfm2")
+def test_a_family_that_cannot_be_packed_is_tuned_on_lines(tmp_path: Path) -> None:
+    config = PLAIN.model_copy(update={"epochs": 6, "learning_rate": 5e-3})
+    run(tmp_path, config, family="lfm2")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_branching_packs_never_reach_a_family_that_cannot_be_packed(tmp_path: Path) -> None:
+    backbone = open_family("lfm2", tmp_path / "base")
+    with pytest.raises(InternalError, match="without branches"):
+        tune(backbone, plan_of(backbone), PLAIN, tmp_path, probe=probe_packing(backbone, longest=256))
 
 
 def test_an_adapter_alone_is_tuned_and_merged(tmp_path: Path) -> None:

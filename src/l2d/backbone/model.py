@@ -192,8 +192,14 @@ class Backbone:
         output = self.base(input_ids=ids, attention_mask=attention_mask, use_cache=False)
         return output.last_hidden_state
 
-    def pack_arguments(self, batch: PackedBatch, form: MaskForm) -> dict[str, object]:
-        """What a forward over packs gets beside the token ids."""
+    def pack_arguments(self, batch: PackedBatch, form: MaskForm | None) -> dict[str, object]:
+        """What a forward over packs gets beside the token ids.
+
+        Without a form the packs must not branch: they are right-padded lines, and the model's own causal mask serves.
+        """
+        if form is None:
+            place = torch.arange(batch.end.shape[1], device=batch.end.device)
+            return {"attention_mask": (place < batch.end[:, :1]).long(), "use_cache": False}
         additive = self.dtype if self.attention == "eager" else None
         masks = attention_masks(batch.end, batch.depth, form, self.window, additive)
         return {"position_ids": batch.depth, "attention_mask": masks, "use_cache": False}

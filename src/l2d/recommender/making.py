@@ -75,7 +75,13 @@ def tune_run(
     }
     _begin(run, asked, dataset, resume=resume, overwrite=overwrite)
     plan = TuningPlan(
-        dataset.splits.train, prompts, config.tokens_per_batch, config.pack_tokens, config.window, config.seed
+        dataset.splits.train,
+        prompts,
+        config.tokens_per_batch,
+        config.pack_tokens,
+        config.window,
+        config.seed,
+        branching=probe.form is not None,
     )
     tune(
         backbone,

@@ -13,7 +13,7 @@ from transformers.trainer_callback import ProgressCallback as TrainerBar
 
 from l2d.backbone import Backbone, MaskForm, PackProbe, merged, with_adapter
 from l2d.backbone.model import bfloat16_gain
-from l2d.errors import ConfigError
+from l2d.errors import InternalError
 from l2d.tuning.config import TuningConfig
 from l2d.tuning.plan import Sample, TuningPlan
 from l2d.tuning.trainer import (
@@ -76,12 +76,10 @@ def tune(
         notice: called with lines for people.
 
     Raises:
-        ConfigError: the family cannot be packed.
+        InternalError: the plan's packs branch and the family cannot be packed.
     """
-    if probe.form is None:
-        raise ConfigError(
-            "this backbone cannot be tuned over packs", got=probe.reason, cure="tune it elsewhere and use `l2d adopt`"
-        )
+    if probe.form is None and plan.branching:
+        raise InternalError("a backbone that cannot be packed needs a plan without branches", got=probe.reason)
     checkpoints = folder / "checkpoints"
     newest = newest_complete(checkpoints) if resume else None
     for checkpoint in checkpoints.glob("checkpoint-*"):
@@ -114,7 +112,7 @@ def _trainer(
     plan: TuningPlan,
     config: TuningConfig,
     checkpoints: Path,
-    form: MaskForm,
+    form: MaskForm | None,
     score: Callable[[Backbone], float] | None,
 ) -> PackTrainer:
     batches = PlannedBatches(plan, config.epochs)

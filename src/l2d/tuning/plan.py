@@ -43,6 +43,8 @@ class TuningPlan:
         pack_tokens: most nodes in a pack.
         window: items of a window, 0 for the given histories.
         seed: of the order and the offsets.
+        branching: whether packs may branch. Without, for families that cannot be packed, a line holds one sample, or
+            the samples of a group where each extends the one before it: plain causal attention is right for both.
     """
 
     examples: Examples
@@ -51,6 +53,7 @@ class TuningPlan:
     pack_tokens: int
     window: int
     seed: int
+    branching: bool = True
     _chains: list[NDArray[np.int32]] = field(init=False, default_factory=list)
     _epoch: tuple[int, list[list[Group]]] = field(init=False, default=(-1, []))
 
@@ -69,16 +72,30 @@ class TuningPlan:
         epoch, place = divmod(index, self.batches_per_epoch)
         if self._epoch[0] != epoch:
             self._epoch = (epoch, self._divide(self._groups(epoch), epoch))
-        return self.packs([sample for group in self._epoch[1][place] for sample in group])
+        groups = self._epoch[1][place]
+        if not self.branching:
+            return [line for group in groups for line in self.lines(group)]
+        return self.packs([sample for group in groups for sample in group])
 
     def packs(self, samples: list[Sample]) -> list[Pack]:
         """Packs of samples: each a prompt and its answer, whose tokens alone carry weight."""
+        joined, starts = self._sequences(samples)
+        return pack(joined, self.pack_tokens, starts)
+
+    def lines(self, samples: list[Sample]) -> list[Pack]:
+        """Packs without a branch: all samples in one where they extend each other, else a pack for each."""
+        joined, starts = self._sequences(samples)
+        (together,) = pack(joined, sum(map(len, joined)), starts)
+        if (together.end == len(together)).all():
+            return [together]
+        return [alone for ids, start in zip(joined, starts, strict=True) for alone in pack([ids], len(ids), [start])]
+
+    def _sequences(self, samples: list[Sample]) -> tuple[list[NDArray[np.int32]], list[int]]:
+        """Token ids of prompt + answer of each sample, and where its answer begins."""
         heads = [self.prompts.prompt(sample.history) for sample in samples]
-        joined = [
-            np.concatenate([head, self.prompts.answer(sample.target)])
-            for head, sample in zip(heads, samples, strict=True)
-        ]
-        return pack(joined, self.pack_tokens, [len(head) for head in heads])
+        answers = [self.prompts.answer(sample.target) for sample in samples]
+        joined = [np.concatenate(parts) for parts in zip(heads, answers, strict=True)]
+        return joined, [len(head) for head in heads]
 
     def _groups(self, epoch: int) -> list[Group]:
         if not self.window:
@@ -105,6 +122,8 @@ class TuningPlan:
 
     def _cost(self, groups: list[Group]) -> float:
         """Pack nodes of groups, about: each title once per group, and the template's own tokens per sample."""
+        if not self.branching and not self.window:
+            groups = [[sample] for group in groups for sample in group]
         per_sample = len(self.prompts.suffix) + 1
         total = 0.0
         for group in groups:

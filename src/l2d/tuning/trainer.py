@@ -102,14 +102,19 @@ class PackTrainer(Trainer):
 
     Args:
         backbone: holds the model in tuning.
-        form: how its family takes a pack's mask.
+        form: how its family takes a pack's mask; None where it cannot be packed and the plan's packs do not branch.
         score: validation NDCG@10 of a backbone, or None.
     """
 
     control: TrainerControl
 
     def __init__(
-        self, *args: Any, backbone: Backbone, form: MaskForm, score: Callable[[Backbone], float] | None, **kwargs: Any
+        self,
+        *args: Any,
+        backbone: Backbone,
+        form: MaskForm | None,
+        score: Callable[[Backbone], float] | None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.backbone, self.form, self.score = backbone, form, score
