@@ -34,17 +34,38 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+FULL = ("No space left on device", "os error 28", "Disk quota exceeded")
+"""What libraries that write for us say of a full disk, where they lose the error number."""
+
+TORCH_FILE = "inline_container"
+"""torch.save names only its own source file when a write fails, and so it does when it reads a damaged one."""
+
+LITTLE = 64 << 20
+"""Bytes of free space below which such a failure is put down to the disk."""
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error, or what it was raised from, is a full disk or quota."""
+    cause = error.__cause__ or error.__context__
+    numbered = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return numbered or any(words in str(error) for words in FULL) or (cause is not None and is_full_disk(cause))
+
+
+def free_space(path: Path) -> int:
+    """Bytes free where a path lies or would lie."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
 @contextlib.contextmanager
-def space_errors(path: Path) -> Iterator[None]:
-    """Turns a full disk into `OutOfSpace`, which names the path and the cure."""
+def space_errors(path: Path, left: str = "nothing half-written was left behind") -> Iterator[None]:
+    """Turns a full disk into `OutOfSpace`, which names the path, what is left there and the cure."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OutOfSpace(
-                f"no space left while writing {path}",
-                cure="free some space or choose another --out; nothing half-written was left behind",
-            ) from error
+    except Exception as error:
+        if is_full_disk(error) or (TORCH_FILE in str(error) and free_space(path) < LITTLE):
+            cure = f"free some space or choose another --out; {left}"
+            raise OutOfSpace(f"no space left while writing {path}", cure=cure) from error
         raise
 
 

@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainingArgumen
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_callback import ProgressCallback as TrainerBar
 
+from l2d.artifacts import space_errors
 from l2d.backbone import Backbone, MaskForm, PackProbe, merged, with_adapter
 from l2d.backbone.model import bfloat16_gain
 from l2d.errors import InternalError
@@ -94,7 +95,8 @@ def tune(
     for callback in (PrinterCallback, TrainerBar):
         trainer.remove_callback(callback)
     trainer.add_callback(ProgressCallback(folder / "metrics.jsonl", progress, notice))
-    with state_dropout(backbone.model, config.dropout):
+    kept = "complete checkpoints stay, and --resume goes on from the newest"
+    with state_dropout(backbone.model, config.dropout), space_errors(checkpoints, kept):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if config.lora:
         model.save_pretrained(folder / "adapter")
