@@ -95,7 +95,7 @@ class Points:
             block = thoughts[start : start + step]
             centred = (block - self._centre).astype(np.float32)
             norms = np.einsum("ij,ij->i", centred, centred)
-            products = (-2 * centred) @ self._centred.T
+            products = _product(-2 * centred, self._centred)
             for place in range(len(block)):
                 index = self._keep(products[place], norms[place], count, allowed(start + place))
                 yield Near(index, self.squared(block[place], index))
@@ -122,6 +122,17 @@ class Points:
             raise ConfigError("too few neighbours asked for", got=count, expected="at least 1")
         if not np.isfinite(thoughts).all():
             raise InputError("a thought is not finite", cure="run the backbone in float32")
+
+
+def _product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The product of a and the transpose of b, in single precision.
+
+    By torch and not by numpy: each brings threads of its own, which wait by spinning and keep the other's from running.
+    With numpy's, a request of a 5-million-parameter backbone took 16 ms on two cores where thinking alone took 7.
+    """
+    import torch
+
+    return (torch.from_numpy(a) @ torch.from_numpy(b).T).numpy()
 
 
 def _mean(vectors: NDArray[Any]) -> NDArray[np.float64]:
