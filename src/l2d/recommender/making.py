@@ -67,12 +67,9 @@ def tune_run(
     )
     probe = probe_packing(backbone, longest=prompts.max_tokens)
     notice(_introduction(backbone, probe))
-    asked = {
-        "made_by": "tune",
-        "asked": {"backbone": name, "template": template, "revision": revision, "max_title_tokens": max_title_tokens},
-        "tuning": config.model_dump(),
-        "data": dataset.fingerprint,
-    }
+    asked = _asked(
+        "tune", dataset, config, backbone=name, template=template, revision=revision, max_title_tokens=max_title_tokens
+    )
     _begin(run, asked, dataset, resume=resume, overwrite=overwrite)
     plan = TuningPlan(
         dataset.splits.train,
@@ -125,12 +122,9 @@ def adopt_run(
     prompts = _compile(dataset, backbone, template, max_title_tokens)
     probe = probe_packing(backbone, longest=prompts.max_tokens)
     notice(_introduction(backbone, probe))
-    asked = {
-        "made_by": "adopt",
-        "asked": {"backbone": name, "template": template, "revision": revision, "max_title_tokens": max_title_tokens},
-        "tuning": None,
-        "data": dataset.fingerprint,
-    }
+    asked = _asked(
+        "adopt", dataset, None, backbone=name, template=template, revision=revision, max_title_tokens=max_title_tokens
+    )
     _begin(run, asked, dataset, resume=False, overwrite=overwrite)
     likely, shuffled = answer_likelihood(dataset, backbone, prompts)
     samples = min(ADOPT_SAMPLES, len(dataset.splits.valid))
@@ -142,6 +136,12 @@ def adopt_run(
             "this is probably not the prompt that the model was tuned with"
         )
     _finish(run, asked, dataset, backbone, prompts, probe, name, adapter=adapter)
+
+
+def _asked(made_by: str, dataset: Dataset, config: TuningConfig | None, **options: Any) -> dict[str, Any]:
+    """What a run was asked to be: the part of the manifest that a resumed run has to match."""
+    tuning = None if config is None else config.model_dump()
+    return {"made_by": made_by, "asked": options, "tuning": tuning, "data": dataset.fingerprint}
 
 
 def _introduction(backbone: Backbone, probe: PackProbe) -> str:
