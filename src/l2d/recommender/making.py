@@ -23,7 +23,7 @@ from l2d.prompts import Prompts, resolve_template
 from l2d.ranking import Requests
 from l2d.run import Run, check_same
 from l2d.thoughts import TorchThinker
-from l2d.tuning import TuningConfig, TuningPlan, tune
+from l2d.tuning import TuningConfig, TuningPlan, is_main, tune, wait_for_all
 
 Notice = Callable[[str], None]
 StageProgress = Callable[[str, int, int], None]
@@ -58,8 +58,10 @@ def tune_run(
     progress: StageProgress,
     notice: Notice,
 ) -> None:
-    """Tunes a backbone on the training split and writes everything but the memory."""
-    if not resume:
+    """Tunes a backbone on the training split and writes everything but the memory; in several processes, once."""
+    if not is_main():
+        progress, notice = silent, silent
+    elif not resume:
         refuse_existing(run.path, overwrite=overwrite)
     backbone = _open(dataset, name, revision=revision, device=device, dtype=dtype, seed=config.seed)
     prompts = _compile(
@@ -70,7 +72,9 @@ def tune_run(
     asked = _asked(
         "tune", dataset, config, backbone=name, template=template, revision=revision, max_title_tokens=max_title_tokens
     )
-    _begin(run, asked, dataset, resume=resume, overwrite=overwrite)
+    if is_main():
+        _begin(run, asked, dataset, resume=resume, overwrite=overwrite)
+    wait_for_all()
     plan = TuningPlan(
         dataset.splits.train,
         prompts,
@@ -91,13 +95,15 @@ def tune_run(
         progress=partial(progress, "tuning"),
         notice=notice,
     )
-    adapter = run.path / "adapter" if config.lora else None
-    if adapter is not None:
-        # Opened again, so that memory and requests see what a later load will: merged in fp32, then cast.
-        backbone = Backbone.open(name, adapter=adapter, revision=revision, device=device, dtype=dtype)
-    _finish(run, asked, dataset, backbone, prompts, probe, name, adapter=adapter)
-    shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
-    shutil.rmtree(run.path / "adapter", ignore_errors=True)
+    if is_main():
+        adapter = run.path / "adapter" if config.lora else None
+        if adapter is not None:
+            # Opened again, so that memory and requests see what a later load will: merged in fp32, then cast.
+            backbone = Backbone.open(name, adapter=adapter, revision=revision, device=device, dtype=dtype)
+        _finish(run, asked, dataset, backbone, prompts, probe, name, adapter=adapter)
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+        shutil.rmtree(run.path / "adapter", ignore_errors=True)
+    wait_for_all()
 
 
 def adopt_run(

@@ -17,6 +17,7 @@ from l2d.backbone.model import bfloat16_gain
 from l2d.errors import InternalError
 from l2d.tuning.config import TuningConfig
 from l2d.tuning.plan import Sample, TuningPlan
+from l2d.tuning.processes import is_main, processes, wait_for_all
 from l2d.tuning.trainer import (
     MARKER,
     METRIC,
@@ -38,12 +39,14 @@ __all__ = [
     "TuningConfig",
     "TuningPlan",
     "collate",
+    "is_main",
     "mark_complete",
     "newest_complete",
     "read_positions",
     "state_dropout",
     "tree_loss",
     "tune",
+    "wait_for_all",
 ]
 
 
@@ -83,25 +86,35 @@ def tune(
         raise InternalError("a backbone that cannot be packed needs a plan without branches", got=probe.reason)
     checkpoints = folder / "checkpoints"
     newest = newest_complete(checkpoints) if resume else None
-    for checkpoint in checkpoints.glob("checkpoint-*"):
-        # One of an earlier run would be taken for this one's after a kill; an incomplete one would be written into.
-        if not resume or not (checkpoint / MARKER).is_file():
-            shutil.rmtree(checkpoint)
     if resume:
         notice(f"resuming from {newest.name}" if newest else "nothing complete to resume from: starting at step 0")
-    trim_metrics(folder / "metrics.jsonl", int(newest.name.rsplit("-", 1)[1]) if newest else -1)
+    wait_for_all()  # every process has looked for a checkpoint before one of them clears away
+    if is_main():
+        _clear(checkpoints, resume=resume)
+        trim_metrics(folder / "metrics.jsonl", int(newest.name.rsplit("-", 1)[1]) if newest else -1)
+    wait_for_all()
     model = _adapted(backbone.model, config) if config.lora else backbone.model
     trainer = _trainer(backbone, model, plan, config, checkpoints, probe.form, score)
     for callback in (PrinterCallback, TrainerBar):
         trainer.remove_callback(callback)
-    trainer.add_callback(ProgressCallback(folder / "metrics.jsonl", progress, notice))
+    if is_main():
+        trainer.add_callback(ProgressCallback(folder / "metrics.jsonl", progress, notice))
     kept = "complete checkpoints stay, and --resume goes on from the newest"
     with state_dropout(backbone.model, config.dropout), space_errors(checkpoints, kept):
         trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     if config.lora:
-        model.save_pretrained(folder / "adapter")
+        if is_main():
+            model.save_pretrained(folder / "adapter")
         model = merged(model)
     backbone.take(model)
+
+
+def _clear(checkpoints: Path, *, resume: bool) -> None:
+    """Removes what an earlier run left, and checkpoints that are not complete."""
+    for checkpoint in checkpoints.glob("checkpoint-*"):
+        # One of an earlier run would be taken for this one's after a kill; an incomplete one would be written into.
+        if not resume or not (checkpoint / MARKER).is_file():
+            shutil.rmtree(checkpoint)
 
 
 def _adapted(model: PreTrainedModel, config: TuningConfig) -> PreTrainedModel:
@@ -119,7 +132,8 @@ def _trainer(
 ) -> PackTrainer:
     batches = PlannedBatches(plan, config.epochs)
     judged = score is not None and config.evaluations > 0
-    every = max(1, len(batches) // config.accumulation // (config.evaluations or SAVES))
+    steps = len(batches) // (config.accumulation * processes())
+    every = max(1, steps // (config.evaluations or SAVES))
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=1,
@@ -152,6 +166,8 @@ def _trainer(
         remove_unused_columns=False,
         dataloader_pin_memory=backbone.device.type != "cpu",
     )
+    # One process with several GPUs would split tensors along their first side, which tears packs and positions apart.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     callbacks = [EarlyStoppingCallback(config.patience)] if judged else []
     return PackTrainer(
         model=model,
