@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before transformers is loaded
+
 from l2d import Recommender, prepare
 from l2d.artifacts import atomic_folder, write_json
 from l2d.run import versions
