@@ -2,7 +2,7 @@
 #
 #   make quickstart     environment, then the demo (about three minutes on two cores once installed)
 #   make test           lint, types, tests
-#   make test-long      the kill and fuzz tests at full size
+#   make test-long      the kill and fuzz tests at full size; writes benchmarks/results/robustness.json
 #   make docs           docs/cli.md from the program
 #
 # PYTHON=...            the interpreter to build .venv with, 3.11 or newer
@@ -72,7 +72,7 @@ tests: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 
 test-long: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -q
+	OMP_NUM_THREADS=1 L2D_FIGURES=benchmarks/results/robustness.json $(BIN)/python -m pytest -m "long or sized" -v
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

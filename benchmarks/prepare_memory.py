@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+
+from origin import RESULTS, origin
 
 CHUNK = 1_000_000
 LIMIT_GIB = 4.0
@@ -73,21 +74,6 @@ def prepare(log: Path, out: Path) -> None:
     print(json.dumps(figures))
 
 
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "system": platform.platform()}
-
-
-def commit() -> str | None:
-    """The commit of the checkout, if it is one."""
-    done = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
-    )
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
 def measure(rows: int, seed: int, format: str, folder: Path | None) -> dict[str, Any]:
     """Generates, prepares in a subprocess, cleans up."""
     with tempfile.TemporaryDirectory(prefix="l2d-prepare-", dir=folder) as temporary:
@@ -107,21 +93,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--smoke", action="store_true", help="100,000 rows")
     parser.add_argument("--folder", type=Path, help="where the generated log goes, 1.5 GB (default: the system's)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "prepare_memory.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "prepare_memory.json")
     parser.add_argument("--measured", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measured:
         prepare(options.measured, options.out)
         return
     result = measure(100_000 if options.smoke else options.rows, options.seed, options.format, options.folder)
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "polars": pl.__version__}
-    result |= {
-        "limit_gib": LIMIT_GIB,
-        "seed": options.seed,
-        "versions": versions,
-        "machine": machine(),
-        "commit": commit(),
-    }
+    result |= {"limit_gib": LIMIT_GIB, "seed": options.seed, **origin()}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))

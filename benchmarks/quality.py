@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,31 +21,9 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before transformer
 
 from l2d import Recommender, prepare
 from l2d.artifacts import atomic_folder, write_json
-from l2d.run import versions
+from origin import RESULTS, data_folder, origin
 
-RESULTS = Path(__file__).resolve().parent / "results"
 DECODERS = ("global", "local", "vote", "popularity", "transitions", "cooccurrence", "repeat-last")
-
-
-def data_folder() -> Path:
-    root = Path(__file__).resolve().parent.parent
-    return Path(os.environ.get("L2D_DATA") or root.parent / "shared" / "data")
-
-
-def commit() -> str | None:
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=RESULTS.parent)
-    return done.stdout.strip() or None
-
-
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "system": platform.system(),
-    }
 
 
 class Stopwatch:
@@ -106,7 +82,7 @@ def main() -> None:
     test = watch.run("evaluate test", lambda: run.evaluate(DECODERS, split="test", **told))
     record = {
         "data": options.name, "backbone": options.backbone, "seed": options.seed, "options": run.manifest["tuning"],
-        "max_title_tokens": options.max_title_tokens, "commit": commit(), "versions": versions(), "machine": machine(),
+        "max_title_tokens": options.max_title_tokens, **origin(),
         "seconds": watch.seconds, "memory_entries": info.entries, "fitted": {
             "local_neighbours": run.constants.local_neighbours, "vote_neighbours": run.constants.vote_neighbours,
             "vote_temperature": run.constants.vote_temperature,

@@ -1,8 +1,10 @@
-"""What all tests share: one thread, no network, real data where it is."""
+"""What all tests share: one thread, no network, real data where it is, and the figures of a full-size run."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,14 @@ def data_dir() -> Path:
     if not (folder / "amazon-cds").is_dir():
         pytest.skip(f"no real data in {folder}: set L2D_DATA to the folder that holds amazon-cds")
     return folder
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Writes the figures, where a file for them is named; a failure leaves the earlier ones."""
+    path = os.environ.get("L2D_FIGURES")
+    if path and exitstatus == 0:
+        sys.path.insert(0, str(ROOT / "benchmarks"))
+        from origin import origin
+        from scale import FIGURES
+
+        Path(path).write_text(json.dumps({"counts": dict(sorted(FIGURES.items())), **origin()}, indent=2) + "\n")

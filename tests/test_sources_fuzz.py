@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from l2d.errors import InputError
 from l2d.interactions import Dataset
 from l2d.sources import FORMATS, prepare
+from scale import FUZZ, count
 
 LOG = b"user_id,item_id,timestamp,title\n" + b"".join(
     b'u%d,i%d,%d,"Title, %d"\n' % (k % 5, k % 7, 1_400_000_000 + k, k % 7) for k in range(30)
@@ -60,9 +61,12 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 def survives(files: dict[str, bytes], format: str) -> Dataset | InputError:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return prepare(write(Path(folder), files), format=format)
+            made = prepare(write(Path(folder), files), format=format)
+            count("broken files", read=1)
+            return made
         except InputError as error:
             assert str(error) and "\n" not in str(error)
+            count("broken files", refused=1)
             return error
 
 
@@ -78,8 +82,9 @@ def test_undamaged_sources_prepare(name: str) -> None:
         assert isinstance(made, Dataset) and made.info["format"] == name, made
 
 
+@pytest.mark.sized
 @pytest.mark.parametrize("name", SOURCES)
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25 * FUZZ, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(content=st.binary(max_size=200))
 def test_random_bytes(name: str, content: bytes) -> None:
     files = SOURCES[name]
@@ -93,8 +98,9 @@ LONG = [b"1" * 5000, b"[" * 3000]
 SPLINTERS = st.one_of(st.binary(max_size=6), st.sampled_from([*MARKS, *WORDS, *LONG]))
 
 
+@pytest.mark.sized
 @pytest.mark.parametrize("name", PLAIN)
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60 * FUZZ, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     at=st.integers(0, 4000), splinter=SPLINTERS, length=st.sampled_from([0, 1, 1, 5, 10_000]), file=st.integers(0, 3)
 )
@@ -105,8 +111,9 @@ def test_mangled_files(name: str, at: int, splinter: bytes, length: int, file: i
     survives({**files, chosen: cut(files[chosen], at, splinter, length)}, format)
 
 
+@pytest.mark.sized
 @pytest.mark.parametrize("name", ["amazon-2014", "amazon-2018", "amazon-2023", "log", "log-jsonl"])
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15 * FUZZ, deadline=None, derandomize=True)
 @given(at=st.integers(0, 500), splinter=st.binary(min_size=1, max_size=3), length=st.sampled_from([1, 10_000]))
 def test_damaged_gzip(name: str, at: int, splinter: bytes, length: int) -> None:
     """A changed byte may hide in the header's name or time; what must not happen is another exception."""

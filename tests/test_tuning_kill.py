@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-KILLS = int(os.environ.get("L2D_KILLS", "2"))
-"""Kills of a run; a long run asks for more."""
+from scale import KILLS, count
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENT = {
@@ -165,8 +164,9 @@ def test_a_killed_run_ends_as_one_that_was_not(
 def test_many_kills(tmp_path: Path, whole: tuple[dict[str, str], dict[int, str], int]) -> None:
     """Kills at random places, each run resuming the one before."""
     generator = random.Random(0)
-    kills, last = max(KILLS, 10), whole[2]
-    steps = sorted(generator.randint(1, last - 2) for _ in range(kills))
+    steps = sorted(generator.randint(1, whole[2] - 2) for _ in range(KILLS))
     deaths = [(step, generator.choice(["step", "save", "write"])) for step in steps]
-    for number in range(0, kills, 5):
+    for number in range(0, KILLS, 5):
         kill_and_resume(tmp_path / f"run {number}", whole, deaths[number : number + 5])
+    places = [place for _, place in deaths]
+    count("killed tuning", kills=KILLS, **{f"in_a_{place}": places.count(place) for place in sorted(set(places))})
