@@ -1,0 +1,160 @@
+"""Writes the tables of README.md and docs/results.md from the committed results.
+
+python benchmarks/tables.py            # rewrites the marked blocks
+python benchmarks/tables.py --check    # exit code 1 where a block is not what the results say
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from origin import RESULTS, ROOT
+
+Record = dict[str, Any]
+
+SETS = {"amazon-cds": "Amazon CDs", "amazon-games": "Amazon Games", "amazon-beauty": "Amazon Beauty"}
+
+
+def read(name: str) -> Record | None:
+    """A result file, if it is there."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table."""
+    lines = [list(headings), *map(list, rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def figure(value: float | None, places: int = 4) -> str:
+    """A share without its leading zero."""
+    return "-" if value is None else f"{value:.{places}f}".replace("0.", ".", 1)
+
+
+def quality() -> str:
+    """One section per data set: what was run, what came out."""
+    return "\n\n".join(_quality(name, record) for name in SETS if (record := read(f"quality-{name}")))
+
+
+def _quality(name: str, record: Record) -> str:
+    options, seconds, fitted, test = (record[key] for key in ("options", "seconds", "fitted", "test"))
+    asked = [f"python benchmarks/quality.py {name}"]
+    asked += [f"--epochs {options['epochs']}"] if options["epochs"] != 16 else []
+    asked += [f"--max-title-tokens {record['max_title_tokens']}"] if record["max_title_tokens"] != 48 else []
+    threads = record["machine"]["threads"]
+    text = (
+        f"## {SETS[name]}\n\n`{' '.join(asked)}`: `{record['backbone']}`, {options['epochs']} epochs, "
+        f"{test['users']:,} test examples, full ranking, nothing excluded. {record['machine']['cpu']}, "
+        f"{threads} thread{'s' if threads != 1 else ''}: tuning {seconds['tune'] / 60:.0f} min, memory build with fit "
+        f"{seconds['memory build'] / 60:.1f} min, the whole path {sum(seconds.values()) / 60:.0f} min. Fitted on "
+        f"validation: local M = {fitted['local_neighbours']}, vote M = {fitted['vote_neighbours']}."
+    )
+    headings = ["decoder", "HR@10", "NDCG@10", "HR@50", "HR@10 by title", "same time / later", "validation HR@10"]
+    rows = [_judged(name, row, record["valid"]["decoders"][name]) for name, row in test["decoders"].items()]
+    return f"{_wrapped(text)}\n\n{table(headings, rows)}"
+
+
+def _judged(name: str, test: Record, valid: Record) -> list[str]:
+    metrics, (low, high) = test["metrics"], test["intervals"]["hr@10"]
+    parts = [figure(test["slices"][part].get("hr@10")) for part in ("same_time", "later")]
+    return [
+        name,
+        f"{figure(metrics['hr@10'])} ± {figure((high - low) / 2)}",
+        figure(metrics["ndcg@10"]),
+        figure(metrics["hr@50"]),
+        figure(test["title_match"]["hr@10"]),
+        " / ".join(parts),
+        figure(valid["metrics"]["hr@10"]),
+    ]
+
+
+def overview() -> str:
+    """Test HR@10 / NDCG@10 of every data set side by side."""
+    records = {name: record for name in SETS if (record := read(f"quality-{name}"))}
+    decoders = next(iter(records.values()))["test"]["decoders"]
+    rows = []
+    for decoder in decoders:
+        cells = [records[name]["test"]["decoders"][decoder]["metrics"] for name in records]
+        rows.append([decoder, *(f"{figure(m['hr@10'], 3)} / {figure(m['ndcg@10'], 3)}" for m in cells)])
+    return table(["test HR@10 / NDCG@10", *(SETS[name] for name in records)], rows)
+
+
+def robustness() -> str:
+    """What the kill and fuzz tests counted."""
+    record = read("robustness")
+    if record is None:
+        return "Not run yet."
+    counts = record["counts"]
+    rows = [
+        [name, ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts[name].items())]
+        for name in counts
+    ]
+    return table(["test", "counted"], rows)
+
+
+def prepare_memory() -> str:
+    """What preparing a large log takes."""
+    record = read("prepare_memory")
+    assert record is not None
+    return _wrapped(
+        f"{record['rows'] / 1e6:.0f} million interactions, {record['users']:,} users, {record['items']:,} items as "
+        f"{record['format'].upper()} ({record['log_bytes'] / 1e6:.0f} MB): peak {record['peak_rss_gib']:.2f} GiB of "
+        "resident memory."
+    )
+
+
+def _wrapped(text: str, width: int = 120) -> str:
+    paragraphs = []
+    for paragraph in text.split("\n\n"):
+        lines: list[str] = [""]
+        for word in paragraph.split():
+            if len(lines[-1]) + len(word) + 1 > width:
+                lines.append("")
+            lines[-1] = f"{lines[-1]} {word}".strip()
+        paragraphs.append("\n".join(lines))
+    return "\n\n".join(paragraphs)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "quality": quality,
+    "overview": overview,
+    "robustness": robustness,
+    "prepare-memory": prepare_memory,
+}
+"""What stands between <!-- results:NAME --> and <!-- /results:NAME -->."""
+
+
+def rewritten(text: str) -> str:
+    """A document with its blocks made from the results."""
+    for name, block in BLOCKS.items():
+        marks = (f"<!-- results:{name} -->", f"<!-- /results:{name} -->")
+        pattern = re.compile(f"{marks[0]}\n.*?{marks[1]}", re.DOTALL)
+        text = pattern.sub(lambda _, made=block, ends=marks: f"{ends[0]}\n{made()}\n{ends[1]}", text)
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    options = parser.parse_args()
+    stale = []
+    for path in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+        before = path.read_text(encoding="utf-8")
+        after = rewritten(before)
+        if after != before:
+            stale.append(path.name)
+            if not options.check:
+                path.write_text(after, encoding="utf-8")
+    print("not what the results say: " + ", ".join(stale) if stale and options.check else f"rewritten: {stale}")
+    sys.exit(1 if stale and options.check else 0)
+
+
+if __name__ == "__main__":
+    main()
