@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -13,11 +15,13 @@ from hypothesis import strategies as st
 
 from l2d.backbone import Backbone
 from l2d.catalog import Catalog
+from l2d.costs import PHASES
 from l2d.errors import ConfigError, DataError
 from l2d.language import Beam, Trie
-from l2d.language.forward import CachedForward, PlainForward, trial_error
+from l2d.language.forward import CachedForward, Chain, Forward, PlainForward, trial_error
 from l2d.language.search import Search
 from l2d.ranking import NOTHING, Requests
+from l2d.testing import check_decoder
 
 VOCABULARY, END, WINDOW = 48, 1, 16
 SHAPE = {
@@ -105,6 +109,22 @@ def teacher_forced(model: torch.nn.Module, prompt: np.ndarray, answer: np.ndarra
     scores = torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0].double(), dim=-1)
     places = range(len(prompt) - 1, ids.shape[1] - 1)
     return float(sum(scores[place, ids[0, place + 1]] for place in places))
+
+
+class Counting:
+    """A forward that counts its passes and the answer tokens read in them."""
+
+    def __init__(self, inner: Forward) -> None:
+        self.inner, self.passes, self.tokens = inner, 0, 0
+
+    def start(self, prompts: Sequence[np.ndarray]) -> torch.Tensor:
+        self.passes += 1
+        return self.inner.start(prompts)
+
+    def extend(self, chains: Sequence[Chain]) -> torch.Tensor:
+        self.passes += 1
+        self.tokens += sum(len(chain.tokens) for chain in chains)
+        return self.inner.extend(chains)
 
 
 Path = tuple[int, ...]
@@ -203,14 +223,15 @@ def test_giving_up_hopeless_paths_changes_no_short_list_and_saves_reading() -> N
     prompts, body = series(40, seed=6), backbone("llama")
     requests = Requests(histories(prompts, 25, seed=3))
     beam = Beam(body, prompts, prompts.catalog, beams=40)
+    beam.forward = counting = Counting(beam.forward)
     full = beam.rank(requests, 40)
-    assert beam.stats is not None
-    everything = beam.stats.answer_tokens.mean()
+    everything = counting.tokens
     for k in (1, 2, 4):
+        counting.tokens = 0
         short = beam.rank(requests, k)
         np.testing.assert_allclose(short.scores, full.scores[:, :k], atol=1e-4)
         assert (short.rows == full.rows[:, :k]).all()
-        assert beam.stats.answer_tokens.mean() < everything
+        assert 0 < counting.tokens < everything
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -265,17 +286,34 @@ def test_duplicate_titles_share_a_score_and_stand_in_row_order() -> None:
     assert 0 not in only and only.index(4) == only.index(2) + 1
 
 
-def test_forced_tokens_take_one_pass_and_stats_count_them() -> None:
+def test_forced_tokens_take_one_pass_and_the_meter_counts_it() -> None:
     prompts = FakePrompts([[2, 3, 4, 5, 6, 7], [2, 8, 9, 10, 11], [12, 13, 14]])
     beam = Beam(backbone("llama"), prompts, prompts.catalog, beams=10, batch_size=2)
+    beam.forward = counting = Counting(beam.forward)
     past = [np.array([0], dtype=np.int32), np.array([0, 1, 2], dtype=np.int32), np.array([], dtype=np.int32)]
     beam.rank(Requests(past), 3)
-    # Prompt; first choice (2 | 12 with its tail); second choice (3.. | 8.. with their tails).
-    assert beam.stats is not None
-    assert beam.stats.passes.tolist() == [3, 3, 3]
-    assert beam.stats.forward_passes == 6  # two batches
-    assert beam.stats.prompt_tokens.tolist() == [8, 18, 1]
-    assert beam.stats.answer_tokens.tolist() == [1 + 3 + 5 + 4] * 3
+    # Prompt; first choice (2 | 12 with its tail); second choice (3.. | 8.. with their tails): in two batches.
+    assert counting.passes == beam.meter.model_calls == 6
+    assert counting.tokens == 3 * (1 + 3 + 5 + 4)
+
+
+def test_the_meter_books_all_of_a_rank_and_runs_until_it_is_reset() -> None:
+    prompts = series()
+    beam = Beam(backbone("llama"), prompts, prompts.catalog, batch_size=2)
+    start = time.perf_counter()
+    beam.rank(Requests(histories(prompts, 6)), 3)
+    wall = time.perf_counter() - start
+    assert all(beam.meter.seconds[phase] > 0 for phase in PHASES)
+    assert sum(beam.meter.seconds.values()) <= wall  # phases do not overlap
+    calls = beam.meter.model_calls
+    beam.rank(Requests(histories(prompts, 6)), 3)
+    assert (beam.meter.model_calls, beam.meter.draft_calls) == (2 * calls, 0)
+
+
+def test_keeps_the_contract_of_decoders() -> None:
+    prompts = series()
+    beam = Beam(backbone("llama"), prompts, prompts.catalog, beams=33, batch_size=3)
+    check_decoder(beam, Requests(histories(prompts, 5)), 30, tolerance=1e-4)
 
 
 def test_lists_are_full_when_k_exceeds_the_beams() -> None:

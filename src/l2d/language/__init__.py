@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from l2d.language.beam import Beam, BeamStats
+from l2d.language.beam import Beam
+from l2d.language.d3 import D3, Assistant
+from l2d.language.grounding import Grounding
+from l2d.language.reference import Reference
+from l2d.language.small_drafts import SmallDrafts
 from l2d.language.trie import Trie
+from l2d.language.unit import Unit
+from l2d.language.writing import Writer
 
-__all__ = ["Beam", "BeamStats", "Trie"]
+__all__ = ["D3", "Assistant", "Beam", "Grounding", "Reference", "SmallDrafts", "Trie", "Unit", "Writer"]

@@ -9,8 +9,7 @@ and the search ends when none is left.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from l2d.backbone import Backbone, PackProbe
 from l2d.catalog import Catalog
+from l2d.costs import Meter, Phase
 from l2d.errors import ConfigError
 from l2d.language.forward import open_forward
 from l2d.language.search import Search
@@ -36,23 +36,6 @@ class PromptsAndAnswers(Protocol):
     def answer(self, row: int) -> NDArray[np.int32]:
         """Token ids of a row's title and one end token."""
         ...
-
-
-@dataclass(frozen=True)
-class BeamStats:
-    """What one call of `rank` cost, for explaining speed ratios. Arrays have shape (requests,).
-
-    Args:
-        forward_passes: forward passes of the model, over all batches, prompts included.
-        passes: forward passes that each request took part in; the first reads its prompt.
-        prompt_tokens: tokens of each prompt.
-        answer_tokens: answer tokens read for each request, over all its hypotheses.
-    """
-
-    forward_passes: int
-    passes: NDArray[np.int64]
-    prompt_tokens: NDArray[np.int64]
-    answer_tokens: NDArray[np.int64]
 
 
 class Beam:
@@ -73,6 +56,9 @@ class Beam:
     Raises:
         ConfigError: beams or batch_size below 1.
         DataError: one item's answer is the beginning of another's.
+
+    Attributes:
+        meter: seconds by phase and forward passes, running until who measures resets it.
     """
 
     name = "beam"
@@ -96,10 +82,10 @@ class Beam:
         self.batch_size = batch_size
         self.trie = Trie.build(prompts.answer, len(catalog))
         self.forward = open_forward(backbone, probe)
-        self.stats: BeamStats | None = None
+        self.meter = Meter()
 
     def rank(self, requests: Requests, k: int, progress: Callable[[int, int], None] | None = None) -> Rankings:
-        """The k best titles of each request by their log-probability; what it cost is in `stats` afterwards.
+        """The k best titles of each request by their log-probability.
 
         Args:
             requests: histories with their filters; thoughts are not read.
@@ -111,57 +97,69 @@ class Beam:
         """
         if k < 1:
             raise ConfigError("k is too small", got=k, expected="at least 1")
-        prompts = [self.prompts.prompt(history) for history in requests.histories]
-        order = np.argsort([-len(prompt) for prompt in prompts], kind="stable")
+        with self.meter.phase("tokenise"):
+            prompts = [self.prompts.prompt(history) for history in requests.histories]
         rows = np.full((len(prompts), k), NOTHING, dtype=np.int32)
         scores = np.full((len(prompts), k), -np.inf, dtype=np.float32)
-        passes, answer_tokens = np.zeros((2, len(prompts)), dtype=np.int64)
-        total = 0
-        for begin in range(0, len(order), self.batch_size):
-            batch = order[begin : begin + self.batch_size]
-            searches = [self._search(requests, int(index), k) for index in batch]
-            total += self._run(searches, [prompts[index] for index in batch])
+        done = 0
+        for batch in longest_first(prompts, self.batch_size):
+            searches = self._searches(requests.take(batch), k)
+            self._run(searches, [prompts[index] for index in batch])
             for index, search in zip(batch, searches, strict=True):
                 rows[index], scores[index] = search.best()
-                passes[index], answer_tokens[index] = search.passes, search.tokens_read
+            done += len(batch)
             if progress is not None:
-                progress(begin + len(batch), len(order))
-        prompt_tokens = np.array([len(prompt) for prompt in prompts], dtype=np.int64)
-        self.stats = BeamStats(total, passes, prompt_tokens, answer_tokens)
+                progress(done, len(prompts))
         return Rankings(rows, scores)
 
-    def _search(self, requests: Requests, index: int, k: int) -> Search:
-        return Search(self.trie, requests.candidates(index, len(self.trie.leaf)), k, max(self.beams, k))
+    def _searches(self, requests: Requests, k: int) -> list[Search]:
+        """A fresh search for each request of a batch."""
+        with self.meter.phase("search"):
+            items, beams = len(self.trie.leaf), max(self.beams, k)
+            return [Search(self.trie, requests.candidates(index, items), k, beams) for index in range(len(requests))]
 
     @torch.inference_mode()
-    def _run(self, searches: Sequence[Search], prompts: Sequence[NDArray[np.int32]]) -> int:
-        """Carries searches to their ends, all in the same forward passes; returns how many passes it took."""
+    def _run(self, searches: Sequence[Search], prompts: Sequence[NDArray[np.int32]]) -> None:
+        """Carries searches to their ends, all in the same forward passes."""
         live = [place for place, search in enumerate(searches) if search.live]
         if not live:
-            return 0
-        logits, passes = self.forward.start([prompts[place] for place in live]), 1
+            return
         starting = {place: line for line, place in enumerate(live)}
+        with self.meter.phase("prefill"):
+            logits = self.forward.start([prompts[place] for place in live])
+        phase: Phase = "prefill"
         while True:
-            _advance([searches[place] for place in live], logits)
+            self.meter.model_calls += 1
+            self._advance([searches[place] for place in live], logits, phase)
             live = [place for place in live if searches[place].live]
             if not live:
-                return passes
-            logits = self.forward.extend([chain for place in live for chain in searches[place].chains(starting[place])])
-            passes += 1
+                return
+            with self.meter.phase("search"):
+                chains = [chain for place in live for chain in searches[place].chains(starting[place])]
+            with self.meter.phase("decode"):
+                logits = self.forward.extend(chains)
+            phase = "decode"
+
+    def _advance(self, searches: Sequence[Search], logits: torch.Tensor, phase: Phase) -> None:
+        """Hands each search its log-probabilities, fetched from the logits in one gather: the end of the pass."""
+        with self.meter.phase("search"):  # on a GPU while the kernels of the pass still run
+            pairs = [search.wanted() for search in searches]
+            offsets = np.cumsum([0, *(search.lines for search in searches)])
+            lines = np.concatenate([lines + offset for (lines, _), offset in zip(pairs, offsets, strict=False)])
+            tokens = np.concatenate([tokens for _, tokens in pairs])
+        with self.meter.phase(phase):
+            found = log_probabilities(logits, lines, tokens)
+        with self.meter.phase("search"):
+            stops = np.cumsum([len(tokens) for _, tokens in pairs])[:-1]
+            for search, part in zip(searches, np.split(found, stops), strict=True):
+                search.advance(part)
 
 
-def _advance(searches: Sequence[Search], logits: torch.Tensor) -> None:
-    """Hands each search its log-probabilities, fetched from the logits in one gather."""
-    lines, tokens, sizes, offset = [], [], [], 0
-    for search in searches:
-        wanted, ids = search.wanted()
-        lines.append(wanted + offset)
-        tokens.append(ids)
-        sizes.append(len(ids))
-        offset += search.lines
-    found = log_probabilities(logits, np.concatenate(lines), np.concatenate(tokens))
-    for search, part in zip(searches, np.split(found, np.cumsum(sizes)[:-1]), strict=True):
-        search.advance(part)
+def longest_first(prompts: Sequence[NDArray[np.int32]], size: int) -> Iterator[list[int]]:
+    """Places of prompts in batches of similar length, so that little is padded; the longest first."""
+    order = np.argsort([-len(prompt) for prompt in prompts], kind="stable").tolist()
+    for begin in range(0, len(order), size):
+        yield order[begin : begin + size]
 
 
 def log_probabilities(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -23,14 +23,17 @@ class Chain(NamedTuple):
     Args:
         request: place of the request in `Forward.start`.
         parent: place of the parent chain among this request's chains of the step before, or `PROMPT`.
-        prefix: answer tokens before these, all read already.
+        prefix: answer tokens before these, all read already or by chains before this one.
         tokens: answer tokens to read now, at least one.
+        after: place of the token that it stands behind, or `PROMPT`; `parent` is not looked at then. Counted over all
+            answer tokens given for this request so far, in their order, this step's earlier chains included.
     """
 
     request: int
     parent: int
     prefix: NDArray[np.int32]
     tokens: NDArray[np.int32]
+    after: int | None = None
 
 
 class Forward(Protocol):
@@ -40,10 +43,15 @@ class Forward(Protocol):
         """Forgets everything, reads the prompts. Returns the logits behind each. Shape: (prompts, vocabulary)."""
         ...
 
-    def extend(self, chains: Sequence[Chain]) -> torch.Tensor:
-        """Reads chains, a request's next to each other. Returns the logits behind each token, chain by chain.
+    def extend(self, chains: Sequence[Chain], waiting: Collection[int] = ()) -> torch.Tensor:
+        """Reads chains, sorted by request. Returns the logits behind each token, chain by chain.
 
-        Shape: (tokens of all chains, vocabulary).
+        Args:
+            chains: what to read. A request without any is finished and forgotten.
+            waiting: requests that are to be remembered though they read nothing now.
+
+        Returns:
+            Shape: (tokens of all chains, vocabulary).
         """
         ...
 
@@ -78,11 +86,13 @@ class CachedForward:
         self._lines = list(range(len(prompts)))
         self._depth = np.zeros((len(prompts), 0), dtype=np.int64)
         self._seen = [[line] for line in real]
+        self._ends = [[PROMPT] for _ in prompts]
         return self._forward(ids, np.maximum(depth, 0), mask, last_only=True)[:, -1]
 
-    def extend(self, chains: Sequence[Chain]) -> torch.Tensor:
+    def extend(self, chains: Sequence[Chain], waiting: Collection[int] = ()) -> torch.Tensor:
         """See `Forward.extend`."""
-        groups: dict[int, list[Chain]] = defaultdict(list)
+        named = {chain.request for chain in chains} | set(waiting)
+        groups: dict[int, list[Chain]] = {request: [] for request in self._lines if request in named}
         for chain in chains:
             groups[chain.request].append(chain)
         self._keep(list(groups))
@@ -92,7 +102,9 @@ class CachedForward:
         mask = np.zeros((len(groups), width, known + width), dtype=bool)
         real = np.zeros((len(groups), width), dtype=bool)
         for line, group in enumerate(groups.values()):
-            self._seen[line], used = _lay_out(group, self._seen[line], ids[line], depth[line], mask[line])
+            places = _places(group, self._ends[line])
+            used = _lay_out(group, places, self._seen[line], ids[line], depth[line], mask[line])
+            self._ends[line] = _ends(group, len(self._seen[line]) - 1 - used)
             real[line, :used] = True
         logits = self._forward(ids, depth, mask)
         return logits[torch.from_numpy(real).to(logits.device)]
@@ -105,7 +117,7 @@ class CachedForward:
         self._cache.batch_select_indices(torch.tensor(lines, device=self.backbone.device))
         self._lines = requests
         self._depth = self._depth[lines]
-        self._seen = [self._seen[line] for line in lines]
+        self._seen, self._ends = ([column[line] for line in lines] for column in (self._seen, self._ends))
 
     def _forward(
         self, ids: NDArray[np.int64], depth: NDArray[np.int64], mask: NDArray[np.bool_], *, last_only: bool = False
@@ -143,26 +155,41 @@ class CachedForward:
         return torch.zeros_like(tensor, dtype=self.backbone.dtype).masked_fill(~tensor, -torch.inf)
 
 
+def _places(group: Sequence[Chain], ends: Sequence[int]) -> list[int]:
+    """The token that each chain stands behind, given those at which the chains of the step before ended."""
+    return [
+        chain.after if chain.after is not None else PROMPT if chain.parent == PROMPT else ends[chain.parent]
+        for chain in group
+    ]
+
+
+def _ends(group: Sequence[Chain], known: int) -> list[int]:
+    return (known - 1 + np.cumsum([len(chain.tokens) for chain in group])).tolist()
+
+
 def _lay_out(
     group: Sequence[Chain],
+    places: Sequence[int],
     seen: list[NDArray[np.bool_]],
     ids: NDArray[np.int64],
     depth: NDArray[np.int64],
     mask: NDArray[np.bool_],
-) -> tuple[list[NDArray[np.bool_]], int]:
-    """Writes one request's chains into its line; returns what each chain's end sees, and the places used."""
+) -> int:
+    """Writes one request's chains into its line and what their tokens see behind `seen`; returns the places used.
+
+    `seen` holds what the prompt's last token sees, then the same for every answer token. Shape of one: (columns then,).
+    """
     known, start = mask.shape[1] - mask.shape[0], 0
-    visible = []
-    for chain in group:
+    for chain, place in zip(group, places, strict=True):
         stop = start + len(chain.tokens)
-        ancestors = seen[max(chain.parent, 0)]
+        ancestors = seen[place + 1]
         ids[start:stop] = chain.tokens
         depth[start:stop] = ancestors.sum() + np.arange(stop - start)
-        mask[start:stop, :known][:, : len(ancestors)] = ancestors
-        mask[start:stop, known + start : known + stop] = np.tril(np.ones((stop - start, stop - start), dtype=bool))
-        visible.append(mask[stop - 1].copy())
+        mask[start:stop, : len(ancestors)] = ancestors
+        mask[start:stop, known + start : known + stop] |= np.tril(np.ones((stop - start, stop - start), dtype=bool))
+        seen.extend(mask[start:stop])
         start = stop
-    return visible, start
+    return start
 
 
 class PlainForward:
@@ -181,7 +208,7 @@ class PlainForward:
         self._prompts = list(prompts)
         return torch.cat(self._read(self._prompts, [1] * len(prompts)))
 
-    def extend(self, chains: Sequence[Chain]) -> torch.Tensor:
+    def extend(self, chains: Sequence[Chain], waiting: Collection[int] = ()) -> torch.Tensor:
         """See `Forward.extend`."""
         whole = [np.concatenate([self._prompts[chain.request], chain.prefix, chain.tokens]) for chain in chains]
         return torch.cat(self._read(whole, [len(chain.tokens) for chain in chains]))
@@ -239,6 +266,8 @@ def trial_error(backbone: Backbone, cached: Forward, plain: Forward, past: int =
     steps = [
         [Chain(0, PROMPT, a[:0], a), Chain(0, PROMPT, a[:0], b), Chain(1, PROMPT, a[:0], c)],
         [Chain(0, 1, b, c), Chain(0, 0, a, b)],
+        # Behind the first of two tokens, and behind the second of the three just given (tokens 7 to 9 of the request).
+        [Chain(0, 0, a[:1], c, after=0), Chain(0, 0, np.concatenate([a[:1], c[:2]]), a, after=8)],
     ]
     expected = torch.cat([plain.start(prompts), *(plain.extend(step) for step in steps)]).float()
     try:

@@ -47,12 +47,12 @@ class Search:
         self.k = k
         self.beams = beams
         self.leaves: Leaves = trie.leaves(allowed)
+        self.ends = trie.lengths
+        """Tokens after which an answer's score is known: all of them. Shape: (leaves,)."""
         self.live = [Hypothesis(PROMPT, 0, len(self.leaves), 0, 0, 0.0)] if len(self.leaves) else []
         self.rows: Rows = np.zeros(0, dtype=np.int32)
         self.scores = np.zeros(0)
         self._children: list[Children] = []
-        self.passes = len(self.live)
-        self.tokens_read = 0
 
     @property
     def lines(self) -> int:
@@ -61,8 +61,6 @@ class Search:
 
     def chains(self, request: int) -> list[Chain]:
         """The tokens to read in the next pass."""
-        self.passes += 1
-        self.tokens_read += self.lines
         chains = []
         for hypothesis in self.live:
             ids = self.trie.tokens[self.leaves[hypothesis.low]]
@@ -99,22 +97,54 @@ class Search:
         for hypothesis, children in zip(self.live, self._children, strict=True):
             choice = start + hypothesis.depth - hypothesis.scored
             stop = choice + len(children.tokens)
-            scores.append(hypothesis.score + log_probabilities[start:choice].sum() + log_probabilities[choice:stop])
+            forced, chosen = log_probabilities[start:choice], log_probabilities[choice:stop]
+            scores.append(self._grown(hypothesis, children, forced, chosen))
             start = stop
         depth = np.repeat([h.depth + 1 for h in self.live], [len(part) for part in scores])
         parent = np.repeat(np.arange(len(self.live)), [len(part) for part in scores])
         low = np.concatenate([children.low for children in self._children])
         high = np.concatenate([children.high for children in self._children])
-        score = np.concatenate(scores)
-        done = (high - low == 1) & (self.trie.lengths[self.leaves[low]] == depth)
+        self._keep(parent, low, high, depth, np.concatenate(scores))
+
+    def _keep(
+        self,
+        parent: NDArray[np.int64],
+        low: NDArray[np.int64],
+        high: NDArray[np.int64],
+        depth: NDArray[np.int64],
+        score: NDArray[np.float64],
+    ) -> None:
+        """Lists the continuations that are finished and keeps the best others. Shape: (continuations,) each."""
+        done = self._ended(low, high, depth)
         self._finish(self.leaves[low[done]], score[done])
         best = np.flatnonzero(~done & (score >= self._bound()))
         best = best[np.argsort(-score[best], kind="stable")][: self.beams]
         kept = zip(*(column[best].tolist() for column in (parent, low, high, depth, score)), strict=True)
         self.live = [
-            Hypothesis(place, first, behind, scored, self.trie.reach(self.leaves, first, behind), total)
+            Hypothesis(place, first, behind, scored, self._reach(first, behind), total)
             for place, first, behind, scored, total in kept
         ]
+
+    def _ended(self, low: NDArray[np.int64], high: NDArray[np.int64], depth: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return (high - low == 1) & (depth >= self.ends[self.leaves[low]])
+
+    def _grown(
+        self, hypothesis: Hypothesis, children: Children, forced: NDArray[np.float64], chosen: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Scores of a hypothesis' continuations. Shape: (children,).
+
+        Args:
+            hypothesis: what is continued.
+            children: its continuations.
+            forced: log-probabilities of its tokens from `scored` to `depth`.
+            chosen: log-probability of each child's token. Shape: (children,).
+        """
+        grown: NDArray[np.float64] = hypothesis.score + forced.sum() + chosen
+        return grown
+
+    def _reach(self, low: int, high: int) -> int:
+        """Depth of the next choice below a node; for a single leaf its last token that counts."""
+        return int(self.ends[self.leaves[low]]) - 1 if high - low == 1 else self.trie.reach(self.leaves, low, high)
 
     def _finish(self, leaves: Leaves, scores: NDArray[np.float64]) -> None:
         found = [self.trie.rows_of(leaf) for leaf in leaves]
