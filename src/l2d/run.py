@@ -65,6 +65,11 @@ class Run:
         return self.path / "decoder.json"
 
     @property
+    def peers(self) -> Path:
+        """Trained opponents, a folder each."""
+        return self.path / "peers"
+
+    @property
     def metrics(self) -> Path:
         """Tuning's log."""
         return self.path / "metrics.jsonl"

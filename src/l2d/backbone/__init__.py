@@ -6,7 +6,7 @@ from l2d.backbone.adapter import merge_adapter, merged, with_adapter
 from l2d.backbone.masks import MaskForm, packed_batch
 from l2d.backbone.model import Backbone, resolve_device, resolve_dtype
 from l2d.backbone.probe import PackProbe, probe_packing
-from l2d.backbone.scratch import SCRATCH_SIZES, ScratchSize, scratch_backbone
+from l2d.backbone.scratch import SCRATCH_SIZES, ScratchSize, drafter_backbone, scratch_backbone
 from l2d.backbone.tokenizer import TextTokenizer, learn_tokenizer
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "PackProbe",
     "ScratchSize",
     "TextTokenizer",
+    "drafter_backbone",
     "learn_tokenizer",
     "merge_adapter",
     "merged",

@@ -9,7 +9,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from l2d.backbone.model import Backbone
-from l2d.backbone.tokenizer import learn_tokenizer
+from l2d.backbone.tokenizer import TextTokenizer, learn_tokenizer
 from l2d.errors import ConfigError
 
 
@@ -59,10 +59,38 @@ def scratch_backbone(
     size = SCRATCH_SIZES.get(name)
     if size is None:
         raise ConfigError("unknown scratch backbone", got=name, expected=", ".join(SCRATCH_SIZES))
-    tokenizer = learn_tokenizer(titles, size.vocabulary)
+    return _random_backbone(name, size, learn_tokenizer(titles, size.vocabulary), None, seed, device)
+
+
+def drafter_backbone(backbone: Backbone, *, seed: int = 0) -> Backbone:
+    """A small Qwen3-shaped causal LM with random weights and the tokenizer of a large one, to draft for it.
+
+    Half the width (64 to 512) and a quarter of the layers: a pass costs a fraction of the large one's, and next to a
+    width of 256 a narrower one would save little.
+
+    Args:
+        backbone: for which it drafts.
+        seed: of the weights.
+    """
+    width = min(512, max(64, backbone.width // 2 // 64 * 64))
+    layers = max(1, int(backbone.model.config.get_text_config().num_hidden_layers) // 4)
+    vocabulary = int(backbone.model.get_input_embeddings().weight.shape[0])
+    head_width = min(64, width // 2)
+    size = ScratchSize(vocabulary, width, layers, 3 * width, head_width, context=backbone.context)
+    return _random_backbone("drafter", size, backbone.tokenizer, vocabulary, seed, backbone.device)
+
+
+def _random_backbone(
+    name: str,
+    size: ScratchSize,
+    tokenizer: TextTokenizer,
+    vocabulary: int | None,
+    seed: int,
+    device: torch.device | None,
+) -> Backbone:
     heads = size.width // size.head_width
     config = Qwen3Config(
-        vocab_size=tokenizer.size,
+        vocab_size=vocabulary or tokenizer.size,
         hidden_size=size.width,
         num_hidden_layers=size.layers,
         intermediate_size=size.intermediate,

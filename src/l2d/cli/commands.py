@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from l2d import __version__
-from l2d.cli import doctor, evaluate, memory, prepare, quickstart, recommend, tune
+from l2d.cli import compare, doctor, evaluate, memory, prepare, quickstart, recommend, tune
 from l2d.cli.display import complain, quieten
 from l2d.errors import L2DError
 
@@ -23,9 +23,10 @@ BROKEN_PIPE, INTERRUPTED = 141, 130
 GO_ON = {
     "tune": "the same command with --resume goes on from the newest checkpoint",
     "memory": "the same command goes on from there",
+    "compare": "the same command goes on: what is trained resumes, what is measured starts anew",
 }
 
-ORDER = ("prepare", "tune", "adopt", "memory", "recommend", "evaluate", "quickstart", "doctor")
+ORDER = ("prepare", "tune", "adopt", "memory", "recommend", "evaluate", "compare", "quickstart", "doctor")
 """Of the stages; by itself the library would list the group `memory` behind all commands."""
 
 
@@ -46,7 +47,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-for stage in (prepare, tune, memory, recommend, evaluate, quickstart, doctor):
+for stage in (prepare, tune, memory, recommend, evaluate, compare, quickstart, doctor):
     stage.add_to(app)
 
 

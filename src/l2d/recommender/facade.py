@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from l2d.compare import Comparison, Contestant, Plan
 from l2d.decode import Vote
 from l2d.errors import ConfigError
 from l2d.interactions import Dataset, SplitName
 from l2d.memory import MemoryInfo
 from l2d.memory.ledger import DType
 from l2d.recommender.answering import Recommendation, RecommendRequest, answer, similar
+from l2d.recommender.comparing import compare_run
 from l2d.recommender.explaining import Explanation, explain
 from l2d.recommender.making import Notice, StageProgress, adopt_run, silent, tune_run
 from l2d.recommender.measuring import Report, measure
@@ -156,8 +158,9 @@ class Recommender(OpenRun):
             DataError: a thought does not fit `dtype`.
         """
         remember(self, through=through, dtype=dtype, overwrite=overwrite, progress=progress)
-        for name in ("memory", "entries", "item_vectors", "constants"):
+        for name in ("memory", "entries", "train_entries", "item_vectors", "constants"):
             self.__dict__.pop(name, None)
+        self._opponents.clear()
         fit_constants(self, progress)
         local, vote, tau = (
             self.constants.local_neighbours,
@@ -276,4 +279,42 @@ class Recommender(OpenRun):
         return measure(
             self, decoders or ("global", "local", "vote", "popularity", "cooccurrence"),
             split=split, users=users, seed=seed, timing=timing, progress=progress, notice=notice,
+        )  # fmt: skip
+
+    def compare(
+        self,
+        decoders: Sequence[str] | None = None,
+        *,
+        split: SplitName = "test",
+        users: int | None = 1000,
+        seed: int = 0,
+        seeds: int = 1,
+        timed: int = 100,
+        curves: bool = True,
+        extra: Sequence[Contestant] = (),
+        progress: StageProgress = silent,
+        notice: Notice = silent,
+    ) -> Comparison:
+        """Measures decoders and their opponents in one run; trains the opponents that were not trained yet.
+
+        Args:
+            decoders: names, all others being tested against the first; None for every one.
+            split: `valid` or `test`.
+            users: examples that language decoders are asked about, a seeded sample; None for all.
+            seed: of the sample, the tests and what is trained.
+            seeds: how often peers are trained, with this seed and the next ones.
+            timed: single requests that are timed per decoder, in turn; 0 for none.
+            curves: whether to measure quality against M and against memory, and latency against the list's length.
+            extra: rows of the caller's own.
+            progress: called with (stage, done, total).
+            notice: called with lines for people.
+
+        Raises:
+            ConfigError: an unknown decoder, users or seeds below 1, or not a split to measure on.
+            ArtifactMismatch: the memory holds this split's targets.
+        """
+        plan = Plan(split=split, users=users, seed=seed, timed=timed)
+        return compare_run(
+            self, tuple(DECODERS) if decoders is None else decoders, plan,
+            seeds=seeds, curves=curves, extra=extra, progress=progress, notice=notice,
         )  # fmt: skip

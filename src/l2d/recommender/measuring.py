@@ -8,25 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from l2d.compare import ask, rank_in_blocks, sample, timed_histories
 from l2d.errors import ArtifactMismatch, ConfigError
 from l2d.evaluate import Evaluation, evaluate
 from l2d.interactions import Examples, SplitName
 from l2d.latency import in_turn
-from l2d.ranking import Decoder, Rankings, Requests
+from l2d.ranking import Decoder, Rankings, Rows
+from l2d.recommender.opening import DECODERS
 
 if TYPE_CHECKING:
     from l2d.recommender.facade import Recommender
 
 LENGTH, SEARCHED_LENGTH = 100, 10
 """List lengths: of decoders that score every item anyway, and of those that search longer for a longer list."""
-
-BLOCK = 256
-"""Requests ranked together; progress moves once a block."""
-
-TIMED = 100
-"""Single requests that are timed."""
 
 
 @dataclass(frozen=True)
@@ -78,29 +73,40 @@ def measure(
     notice: Callable[[str], None],
 ) -> Report:
     """See `Recommender.evaluate`."""
-    if split not in ("valid", "test"):
-        raise ConfigError("cannot evaluate on this split", got=split, expected="valid or test")
-    decoders = {name: run.decoder(name) for name in dict.fromkeys(names)}
+    decoders = {name: run.decoder(name, seed=seed, progress=progress) for name in dict.fromkeys(names)}
     latent = any(decoder.needs_thoughts for decoder in decoders.values())
-    if latent:
-        _refuse_known_targets(run, split)
-    examples = _sample(run.dataset.splits[split], users, seed)
-    requests = _think(run, examples, partial(progress, "thinking")) if latent else Requests(examples.histories())
+    check_split(run, split, remembered=latent)
+    everybody = run.dataset.splits[split]
+    examples = everybody.take(sample(everybody, users, seed))
+    requests = ask(examples, run.prompts, run.thinker, think=latent, progress=partial(progress, "thinking"))
     counts = run.evidence.popularity
     rows = {}
     times = _time(run, decoders, examples, seed, partial(progress, "timing")) if timing else {}
     for name, decoder in decoders.items():
-        length = SEARCHED_LENGTH if name == "beam" else LENGTH
-        rankings = _rank(decoder, requests, min(length, len(run.catalog)), partial(progress, name))
+        length = SEARCHED_LENGTH if DECODERS[name] == "language" else LENGTH
+        rankings = rank_in_blocks(decoder, requests, min(length, len(run.catalog)), partial(progress, name))
         evaluation = evaluate(rankings, examples, run.catalog, counts, seed=seed)
         rows[name] = Row(evaluation, times.get(name))
-    if len(examples) < len(run.dataset.splits[split]):
-        notice(f"{len(examples)} of {len(run.dataset.splits[split])} {split} examples, drawn with seed {seed}")
+    if len(examples) < len(everybody):
+        notice(f"{len(examples)} of {len(everybody)} {split} examples, drawn with seed {seed}")
     return Report(split, len(examples), rows)
 
 
-def _refuse_known_targets(run: Recommender, split: SplitName) -> None:
-    through = run.memory.metadata["through"]
+def check_split(run: Recommender, split: SplitName, *, remembered: bool) -> None:
+    """Stops a measurement on what was learnt.
+
+    Args:
+        run: the run.
+        split: to be measured on.
+        remembered: whether the memory takes part.
+
+    Raises:
+        ArtifactMismatch: the memory takes part and holds the split's targets.
+        ConfigError: not a split to measure on.
+    """
+    if split not in ("valid", "test"):
+        raise ConfigError("cannot evaluate on this split", got=split, expected="valid or test")
+    through = run.memory.metadata["through"] if remembered else "nothing"
     if through in ("all", split):
         raise ArtifactMismatch(
             f"the memory of {run.path} holds the {split} split's targets",
@@ -110,39 +116,14 @@ def _refuse_known_targets(run: Recommender, split: SplitName) -> None:
         )
 
 
-def _sample(examples: Examples, users: int | None, seed: int) -> Examples:
-    if users is None or users >= len(examples):
-        return examples
-    if users < 1:
-        raise ConfigError("too few users", got=users, expected="at least 1, or all")
-    chosen = np.random.default_rng([seed, 11]).choice(len(examples), users, replace=False)
-    return examples.take(np.sort(chosen))
-
-
-def _think(run: Recommender, examples: Examples, progress: Callable[[int, int], None]) -> Requests:
-    histories = examples.histories()
-    thoughts = run.thinker.think([run.prompts.prompt(history) for history in histories], progress)
-    return Requests(histories, thoughts)
-
-
-def _rank(decoder: Decoder, requests: Requests, k: int, progress: Callable[[int, int], None]) -> Rankings:
-    parts = []
-    for start in range(0, len(requests), BLOCK):
-        stop = min(start + BLOCK, len(requests))
-        parts.append(decoder.rank(requests.take(range(start, stop)), k))
-        progress(stop, len(requests))
-    return Rankings.concatenate(parts)
-
-
 def _time(
     run: Recommender, decoders: dict[str, Decoder], examples: Examples, seed: int, progress: Callable[[int, int], None]
 ) -> dict[str, float]:
     """Median milliseconds per single request, the same users for every decoder, in turn."""
-    drawn = np.random.default_rng([seed, 13]).permutation(len(examples))[:TIMED]
-    chosen = [examples.history(int(drawn[place % len(drawn)])) for place in range(TIMED)]
 
-    def answer(decoder: Decoder, history: NDArray[np.int32]) -> Rankings:
+    def answer(decoder: Decoder, history: Rows) -> Rankings:
         return decoder.rank(run.requests([history], think=decoder.needs_thoughts), SEARCHED_LENGTH)
 
     calls = {name: partial(answer, decoder) for name, decoder in decoders.items()}
-    return {name: float(np.median(times)) for name, times in in_turn(calls, chosen, progress=progress).items()}
+    times = in_turn(calls, timed_histories(examples, seed), progress=progress)
+    return {name: float(np.median(found)) for name, found in times.items()}

@@ -12,21 +12,39 @@ from numpy.typing import NDArray
 
 from l2d.artifacts import sha256_file
 from l2d.backbone import Backbone, MaskForm, PackProbe
-from l2d.baselines import count_decoders
 from l2d.catalog import Catalog
+from l2d.compare import Kind
 from l2d.decode import Constants, Global, Local, Vote
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
 from l2d.evidence import Evidence
 from l2d.interactions import Dataset, block_start
-from l2d.language import Beam
 from l2d.memory import Entries, ItemVectors, Memory, aggregate
 from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests
+from l2d.recommender.making import StageProgress, silent
+from l2d.recommender.opponents import Opponents
 from l2d.run import Run, check_same
 from l2d.thoughts import TorchThinker
 
-DECODERS = ("global", "local", "vote", "beam", "popularity", "transitions", "cooccurrence", "repeat-last")
-"""Every decoder that a run can answer with."""
+DECODERS: dict[str, Kind] = {
+    "global": "latent",
+    "local": "latent",
+    "vote": "latent",
+    "beam": "language",
+    "grounding": "language",
+    "d3": "language",
+    "reference": "language",
+    "unit": "language",
+    "small-drafts": "language",
+    "item-head": "peer",
+    "item-head-tuned": "peer",
+    "sasrec": "peer",
+    "transitions": "baseline",
+    "cooccurrence": "baseline",
+    "repeat-last": "baseline",
+    "popularity": "baseline",
+}
+"""Every decoder that a run can answer with, by kind; the order is that of a comparison."""
 
 Parts = tuple[Run, dict[str, Any], Dataset, Backbone, Prompts, TorchThinker]
 
@@ -58,6 +76,7 @@ class OpenRun:
         self.backbone = backbone
         self.prompts = prompts
         self.thinker = thinker
+        self._opponents: dict[tuple[str, int], Decoder] = {}
 
     @property
     def path(self) -> Path:
@@ -85,7 +104,7 @@ class OpenRun:
         """
         if not self.run.memory.is_dir():
             raise ArtifactMissing(f"{self.path} has no memory", cure=f"run `l2d memory build {self.path}` first")
-        return Memory.open(self.run.memory, expected=self._identity())
+        return Memory.open(self.run.memory, expected=self.identity)
 
     @cached_property
     def entries(self) -> Entries:
@@ -117,15 +136,39 @@ class OpenRun:
             raise ArtifactCorrupt(f"{self.run.constants} was changed since it was fitted", cure=cure)
         return Constants.load(self.run.constants)
 
-    def _identity(self) -> dict[str, str]:
+    @cached_property
+    def train_entries(self) -> Entries:
+        """The memory's entries of the training split, whatever else it holds."""
+        return self.entries.take(np.flatnonzero(self.entries.sample < len(self.dataset.splits.train)))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Fingerprints that a memory must have been built with."""
         return {
             "backbone": self.manifest["backbone"]["fingerprint"],
             "prompts": self.prompts.fingerprint,
             "catalog": self.catalog.fingerprint,
         }
 
-    def decoder(self, name: str, *, neighbours: int | None = None, temperature: float | None = None) -> Decoder:
+    def decoder(
+        self,
+        name: str,
+        *,
+        neighbours: int | None = None,
+        temperature: float | None = None,
+        seed: int = 0,
+        progress: StageProgress = silent,
+    ) -> Decoder:
         """A decoder by its name; M and tau replace the fitted constants.
+
+        A peer that was not trained yet is trained and kept in the run; opponents stay open for the next call.
+
+        Args:
+            name: a key of `DECODERS`.
+            neighbours: M of local or vote.
+            temperature: tau of vote.
+            seed: of what is trained.
+            progress: called with (stage, done, total).
 
         Raises:
             ConfigError: no such decoder, or a constant that it does not have.
@@ -143,13 +186,9 @@ class OpenRun:
             m = self.constants.vote_neighbours if neighbours is None else neighbours
             tau = self.constants.vote_temperature if temperature is None else temperature
             return Vote(self.entries, self.item_vectors, m, tau)
-        if name == "beam":
-            return self._beam
-        return count_decoders(self.evidence)[name]
-
-    @cached_property
-    def _beam(self) -> Beam:
-        return Beam(self.backbone, self.prompts, self.catalog, probe=self.thinker.probe)
+        if (name, seed) not in self._opponents:
+            self._opponents[name, seed] = Opponents(self, seed, progress).open(name)
+        return self._opponents[name, seed]
 
     def rows(self, history: Sequence[str | int]) -> NDArray[np.int32]:
         """Rows of ids or titles.

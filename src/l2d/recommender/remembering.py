@@ -50,10 +50,9 @@ def remember(run: Recommender, *, through: str, dtype: DType, overwrite: bool, p
 def fit_constants(run: Recommender, progress: StageProgress) -> None:
     """Fits M and tau on validation, from the training entries alone, whatever else the memory holds."""
     valid = sample_users(run.dataset.splits.valid, FIT_EXAMPLES, np.random.default_rng(0))
-    train = run.entries.take(np.flatnonzero(run.entries.sample < len(run.dataset.splits.train)))
     constants = fit(
-        train,
-        aggregate(train, len(run.catalog)),
+        run.train_entries,
+        aggregate(run.train_entries, len(run.catalog)),
         run.requests(valid.histories(), think=True),
         valid.target,
         progress=partial(progress, "fitting"),
