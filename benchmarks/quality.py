@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--max-title-tokens", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on with a tuning that was stopped")
     parser.add_argument("--json", type=Path, help="result file; default benchmarks/results/quality-NAME.json")
     options = parser.parse_args()
     source = data_folder() / options.name
@@ -73,8 +74,9 @@ def main() -> None:
     run = watch.run(
         "tune",
         lambda: Recommender.tune(
-            dataset, backbone=options.backbone, out=options.out / options.name, overwrite=True, epochs=options.epochs,
-            max_title_tokens=options.max_title_tokens, seed=options.seed, **told,
+            dataset, backbone=options.backbone, out=options.out / options.name,
+            epochs=options.epochs, seed=options.seed, max_title_tokens=options.max_title_tokens,
+            resume=options.resume, overwrite=not options.resume, **told,
         ),
     )  # fmt: skip
     info = watch.run("memory build", lambda: run.build_memory(**told))
@@ -82,7 +84,7 @@ def main() -> None:
     test = watch.run("evaluate test", lambda: run.evaluate(DECODERS, split="test", **told))
     record = {
         "data": options.name, "backbone": options.backbone, "seed": options.seed, "options": run.manifest["tuning"],
-        "max_title_tokens": options.max_title_tokens, **origin(),
+        "max_title_tokens": options.max_title_tokens, "resumed": options.resume, **origin(),
         "seconds": watch.seconds, "memory_entries": info.entries, "fitted": {
             "local_neighbours": run.constants.local_neighbours, "vote_neighbours": run.constants.vote_neighbours,
             "vote_temperature": run.constants.vote_temperature,

@@ -27,6 +27,28 @@ def data_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small shop's log, and `data` prepared from it by the program."""
+    from shop import ok, write_shop
+
+    folder = tmp_path_factory.mktemp("shop")
+    write_shop(folder)
+    ok("prepare", folder / "interactions.csv", "--items", folder / "items.csv", "--out", folder / "data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(shop: Path) -> Path:
+    """A run of the shop with its memory, made by the program; tests leave it as it is."""
+    from shop import ok
+
+    out = shop / "run"
+    ok("tune", shop / "data", "--backbone", "scratch:tiny", "--epochs", 1, "--out", out)
+    ok("memory", "build", out)
+    return out
+
+
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Writes the figures, where a file for them is named; a failure leaves the earlier ones."""
     path = os.environ.get("L2D_FIGURES")

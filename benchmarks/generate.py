@@ -1,0 +1,96 @@
+"""Beam search as people do it today: transformers' `generate`, held to the catalogue by `prefix_allowed_tokens_fn`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from l2d.backbone import Backbone
+from l2d.costs import Meter
+from l2d.prompts import Prompts
+from l2d.ranking import NOTHING, Rankings, Requests
+
+
+class Generate:
+    """One `generate` call per request, with a dictionary from a path to the tokens that may follow it.
+
+    The dictionary is made once for the whole catalogue, as the repositories of D3 and BIGRec do; requests cannot be
+    filtered. Rows of equal titles follow each other in row order, as in l2d's own beam.
+
+    Args:
+        backbone: the tuned backbone.
+        prompts: its compiled prompts.
+        items: catalogue size.
+        beams: hypotheses; a longer list is searched with as many.
+    """
+
+    name = "generate"
+    needs_thoughts = False
+
+    def __init__(self, backbone: Backbone, prompts: Prompts, items: int, *, beams: int = 10) -> None:
+        self.backbone, self.prompts, self.beams = backbone, prompts, beams
+        self.meter = Meter()
+        self.rows: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        following: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        for row in range(items):
+            path = tuple(prompts.answer(row).tolist())
+            self.rows[path].append(row)
+            for place, token in enumerate(path):
+                following[path[:place]].add(token)
+        self.following = {path: sorted(tokens) for path, tokens in following.items()}
+        self.longest = max(map(len, self.rows))
+        backbone.base.register_forward_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self.meter.model_calls += 1
+
+    def rank(self, requests: Requests, k: int) -> Rankings:
+        """The k best titles of each request."""
+        lists = [self._one(self.prompts.prompt(history), k) for history in requests.histories]
+        rows = np.full((len(lists), k), NOTHING, dtype=np.int32)
+        scores = np.full((len(lists), k), -np.inf, dtype=np.float32)
+        for line, (found, likely) in enumerate(lists):
+            rows[line, : len(found)], scores[line, : len(found)] = found, likely
+        return Rankings(rows, scores)
+
+    @torch.inference_mode()
+    def _one(self, prompt: np.ndarray, k: int) -> tuple[list[int], list[float]]:
+        start, beams = len(prompt), max(k, self.beams)
+        end = self.prompts.end_id
+
+        def allowed(_: int, ids: torch.Tensor) -> Sequence[int]:
+            return self.following.get(tuple(ids[start:].tolist()), [end])
+
+        ids = torch.from_numpy(prompt.astype(np.int64))[None].to(self.backbone.device)
+        with self.meter.phase("decode"):
+            out = self.backbone.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                num_beams=beams,
+                num_return_sequences=beams,
+                prefix_allowed_tokens_fn=allowed,
+                max_new_tokens=self.longest,
+                length_penalty=0.0,
+                do_sample=False,
+                return_dict_in_generate=True,
+                output_scores=True,
+                eos_token_id=end,
+                pad_token_id=end,
+            )
+            sequences, likely = out.sequences[:, start:].tolist(), out.sequences_scores.tolist()
+        with self.meter.phase("search"):
+            return self._listed(sequences, likely, k)
+
+    def _listed(self, sequences: list[list[int]], likely: list[float], k: int) -> tuple[list[int], list[float]]:
+        found: list[int] = []
+        scores: list[float] = []
+        end = self.prompts.end_id
+        for ids, score in zip(sequences, likely, strict=True):
+            path = tuple(ids[: ids.index(end) + 1]) if end in ids else tuple(ids)
+            fresh = [row for row in self.rows.get(path, ()) if row not in found]
+            found += fresh
+            scores += [score] * len(fresh)
+        return found[:k], scores[:k]
