@@ -27,9 +27,9 @@ Think = Callable[[Sequence[Rows]], NDArray[np.float32]]
 
 
 class ItemHeadConfig(FitConfig):
-    """Options of the item head, chosen on the validation split of Amazon CDs."""
+    """Options of the item head."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="Peak of the schedule.")
+    learning_rate: float = Field(3e-3, gt=0, description="Peak of the schedule.")
     epochs: int = Field(12, ge=1, description="Most passes over the memory's entries.")
     patience: int = Field(2, ge=1, description="Epochs without a gain on validation before training stops.")
     dropout: float = Field(0.2, ge=0, lt=1, description="On the standardised thoughts.")

@@ -29,7 +29,7 @@ from l2d.ranking import Rankings, Requests, Rows
 
 
 class SASRecConfig(FitConfig):
-    """Options of SASRec, chosen on the validation split of Amazon CDs."""
+    """Options of SASRec. Small batches: with four times fewer steps an epoch it learns far less in as many epochs."""
 
     width: int = Field(128, ge=1, description="Hidden size.")
     layers: int = Field(2, ge=1, description="Blocks of attention and feed-forward.")
