@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from claims import claims
 from origin import RESULTS, ROOT
 
 Record = dict[str, Any]
@@ -86,6 +87,38 @@ def overview() -> str:
     return table(["test HR@10 / NDCG@10", *(SETS[name] for name in records)], rows)
 
 
+def opponents() -> str:
+    """One section per data set: every row, and the paper's claims."""
+    return "\n\n".join(_opponents(name, record) for name in SETS if (record := read(f"opponents-{name}")))
+
+
+def _opponents(name: str, record: Record) -> str:
+    text = (
+        f"### {SETS[name]}\n\n`python benchmarks/opponents.py {name}`: {record['users']:,} {record['split']} users, "
+        f"{record['sample_users']:,} of them (drawn with seed {record['seed']}) for decoders in language space; "
+        f"milliseconds are medians of single requests in turn. The same as a page with plots: "
+        f"[opponents-{name}.html](opponents-{name}.html)."
+    )
+    headings = ["", "HR@10", "NDCG@10", "on the sample", "later HR@10", "ms", "calls", "requests/s", "vs first (p)"]
+    rows = [[name, *_opponent(row)] for name, row in record["rows"].items()]
+    told = table(["claim", "measured", ""], claims(record))
+    return f"{_wrapped(text)}\n\n{table(headings, rows)}\n\n{told}"
+
+
+def _opponent(row: Record) -> list[str]:
+    versus, (low, high) = row["versus"].get("hr@10"), row["intervals"]["hr@10"]
+    return [
+        f"{figure(row['metrics']['hr@10'], 3)} ± {figure((high - low) / 2, 3)}",
+        figure(row["metrics"]["ndcg@10"], 3),
+        figure(row.get("sample", row)["metrics"]["hr@10"], 3),
+        figure(row["slices"]["later"].get("hr@10"), 3),
+        f"{row['latency_ms']['p50']:.1f}",
+        f"{row['model_calls']:.1f}",
+        f"{row['requests_per_second']:,.0f}",
+        "" if versus is None else f"{versus['difference']:+.3f} ({versus['p_holm']:.3f})",
+    ]
+
+
 def robustness() -> str:
     """What the kill and fuzz tests counted."""
     record = read("robustness")
@@ -125,6 +158,7 @@ def _wrapped(text: str, width: int = 120) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "overview": overview,
+    "opponents": opponents,
     "robustness": robustness,
     "prepare-memory": prepare_memory,
 }
