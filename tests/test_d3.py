@@ -152,11 +152,28 @@ def test_choices_are_the_tokens_with_an_alternative(titles: list[list[int]]) -> 
         assert choices.ends[trie.leaf[row]] == max([place + 1 for place, one in enumerate(expected) if one], default=0)
 
 
-class Broken(Toy):
-    """An assistant that rules an item out."""
+class Partial(Toy):
+    """An assistant that says one thing of item 4."""
+
+    def __init__(self, said: float) -> None:
+        super().__init__(30)
+        self.said = said
 
     def item_log_probabilities(self, histories: Sequence[np.ndarray]) -> np.ndarray:
-        return np.where(np.arange(30) == 4, -np.inf, super().item_log_probabilities(histories))
+        return np.where(np.arange(30) == 4, self.said, super().item_log_probabilities(histories))
+
+
+def test_an_item_that_the_assistant_does_not_know_is_as_good_as_its_worst() -> None:
+    titles = [[2 + row % 6, 10 + row // 6] for row in range(30)]
+    prompts = FakePrompts(titles)
+    past = histories(prompts, 3)
+    d3 = D3(backbone("llama"), prompts, prompts.catalog, assistant=Partial(-np.inf), alpha=0.0, beams=30)
+    ranked = d3.rank(Requests(past), 30)
+    known = np.delete(Toy(30).item_log_probabilities(past), 4, axis=1)
+    weights = np.exp(np.insert(known, 4, known.min(axis=1), axis=1))
+    expected = np.log(weights / weights.sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(ranked.scores, -np.sort(-expected, axis=1), atol=1e-5)
+    assert all({4, int(np.argmin(np.insert(k, 4, 9)))} == set(r[-2:]) for k, r in zip(known, ranked.rows, strict=True))
 
 
 def test_impossible_input_is_refused() -> None:
@@ -164,6 +181,6 @@ def test_impossible_input_is_refused() -> None:
     for options in ({"alpha": 0.5}, {"assistant": Toy(30), "alpha": 1.5}, {"assistant": Toy(30), "alpha": -0.1}):
         with pytest.raises(ConfigError, match="alpha"):
             D3(body, prompts, prompts.catalog, **options)
-    for assistant in (Broken(30), Toy(29)):
-        with pytest.raises(InternalError, match="finite"):
+    for assistant in (Partial(np.nan), Partial(np.inf), Toy(29)):
+        with pytest.raises(InternalError, match="assistant"):
             D3(body, prompts, prompts.catalog, assistant=assistant).rank(Requests(histories(prompts, 2)), 3)

@@ -59,8 +59,8 @@ PLAIN: Rows = [("x", "a", 10), ("x", "b", 20), ("x", "c", 40), ("y", "b", 15), (
         ("blank.csv", LOG.replace("\n", "\n\n").replace("x,", ' "x" ,').replace(",b,", ", b ,")),
         ("quoted.csv", "\n".join(",".join(f'"{cell}"' for cell in line.split(",")) for line in LOG.splitlines())),
         ("cut.csv", LOG.rstrip("\n")),
-        ("log.csv.gz", gzip.compress(LOG.encode())),
-        ("gzipped-but-not-said.csv", gzip.compress(LOG.encode())),
+        ("log.csv.gz", gzip.compress(LOG.encode(), mtime=0)),
+        ("gzipped-but-not-said.csv", gzip.compress(LOG.encode(), mtime=0)),
         (
             "iso.csv",
             LOG.replace(",10", ",1970-01-01T00:00:10Z")
@@ -250,7 +250,7 @@ def test_python_literals_are_parsed_and_never_run(tmp_path: Path) -> None:
     folder = amazon(tmp_path, "2014")
     witness = tmp_path / "witness"
     evil = f"{{'asin': 'B1', 'title': open({str(witness)!r}, 'w').name}}"
-    (folder / "meta_X.json.gz").write_bytes(gzip.compress(evil.encode()))
+    (folder / "meta_X.json.gz").write_bytes(gzip.compress(evil.encode(), mtime=0))
     with pytest.raises(DataError, match=r"meta_X.json.gz:1: "):
         read(folder, format="amazon-2014")
     assert not witness.exists()

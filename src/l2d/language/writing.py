@@ -172,8 +172,7 @@ class Page:
 def likeliest(logits: torch.Tensor, beams: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The tokens of each line that a search of so many beams can need, with their log-probabilities in fp32.
 
-    One beam needs the best alone: if it ends, the text ends. Several need one more than there are beams, since one
-    of a line's tokens may be its end.
+    As many as there are beams, the end among them: what is less likely than a line's end is worse than a finished text.
 
     Args:
         logits: Shape: (lines, vocabulary).
@@ -184,8 +183,8 @@ def likeliest(logits: torch.Tensor, beams: int) -> tuple[NDArray[np.float64], ND
     """
     logits = logits.float()
     if beams == 1:
-        best, tokens = logits.max(dim=-1, keepdim=True)
+        best, tokens = logits.max(dim=-1, keepdim=True)  # the first of equal ones, as argmax has it
     else:
-        best, tokens = logits.topk(min(beams + 1, logits.shape[-1]), dim=-1)
+        best, tokens = logits.topk(min(beams, logits.shape[-1]), dim=-1)
     scores = best - logits.logsumexp(dim=-1, keepdim=True)
     return scores.double().cpu().numpy(), tokens.cpu().numpy()
