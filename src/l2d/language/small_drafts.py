@@ -115,6 +115,8 @@ class SmallDrafts(Beam):
     def _fork(self, search: Search) -> Search:
         fork = copy.copy(search)  # a step replaces a search's arrays and lists and changes none in place
         fork.beams = self.drafts or 2 * search.beams
+        # The drafter's list is as wide: with k places, a few titles it overrates would end hypotheses still needed.
+        fork.k = max(search.k, fork.beams)
         return fork
 
 
