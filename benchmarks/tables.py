@@ -50,11 +50,12 @@ def _quality(name: str, record: Record) -> str:
     asked += [f"--epochs {options['epochs']}"] if options["epochs"] != 16 else []
     asked += [f"--max-title-tokens {record['max_title_tokens']}"] if record["max_title_tokens"] != 48 else []
     threads = record["machine"]["threads"]
+    part = " (the part after a checkpoint that it went on from)" if record.get("resumed") else ""
     text = (
         f"## {SETS[name]}\n\n`{' '.join(asked)}`: `{record['backbone']}`, {options['epochs']} epochs, "
         f"{test['users']:,} test examples, full ranking, nothing excluded. {record['machine']['cpu']}, "
-        f"{threads} thread{'s' if threads != 1 else ''}: tuning {seconds['tune'] / 60:.0f} min, memory build with fit "
-        f"{seconds['memory build'] / 60:.1f} min, the whole path {sum(seconds.values()) / 60:.0f} min. Fitted on "
+        f"{threads} thread{'s' if threads != 1 else ''}: tuning {seconds['tune'] / 60:.0f} min{part}, memory build with fit "
+        f"{seconds['memory build'] / 60:.1f} min, all together {sum(seconds.values()) / 60:.0f} min. Fitted on "
         f"validation: local M = {fitted['local_neighbours']}, vote M = {fitted['vote_neighbours']}."
     )
     headings = ["decoder", "HR@10", "NDCG@10", "HR@50", "HR@10 by title", "same time / later", "validation HR@10"]
