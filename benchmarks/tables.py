@@ -54,8 +54,8 @@ def _quality(name: str, record: Record) -> str:
     text = (
         f"## {SETS[name]}\n\n`{' '.join(asked)}`: `{record['backbone']}`, {options['epochs']} epochs, "
         f"{test['users']:,} test examples, full ranking, nothing excluded. {record['machine']['cpu']}, "
-        f"{threads} thread{'s' if threads != 1 else ''}: tuning {seconds['tune'] / 60:.0f} min{part}, memory build with fit "
-        f"{seconds['memory build'] / 60:.1f} min, all together {sum(seconds.values()) / 60:.0f} min. Fitted on "
+        f"{threads} threads: tuning {seconds['tune'] / 60:.0f} min{part}, memory build with fit "
+        f" {seconds['memory build'] / 60:.1f} min, all together {sum(seconds.values()) / 60:.0f} min. Fitted on "
         f"validation: local M = {fitted['local_neighbours']}, vote M = {fitted['vote_neighbours']}."
     )
     headings = ["decoder", "HR@10", "NDCG@10", "HR@50", "HR@10 by title", "same time / later", "validation HR@10"]
