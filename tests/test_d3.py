@@ -15,7 +15,7 @@ from l2d.language import D3, Beam, Trie
 from l2d.language.d3 import Choices
 from l2d.ranking import NOTHING, Requests
 from l2d.testing import check_decoder
-from test_beam import END, Counting, FakePrompts, assert_same, backbone, histories, next_log_probabilities, series
+from titles import END, Counting, FakePrompts, assert_same, backbone, histories, next_log_probabilities, series
 
 Path = tuple[int, ...]
 

@@ -19,7 +19,7 @@ from l2d.language.grounding import GAMMAS
 from l2d.prompts import COMPACT, Prompts
 from l2d.ranking import NOTHING, Requests
 from l2d.testing import check_decoder
-from test_beam import CONFIGS, backbone, histories, next_log_probabilities, series
+from titles import CONFIGS, backbone, histories, next_log_probabilities, series
 
 LONGEST = 7
 

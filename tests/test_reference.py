@@ -17,8 +17,8 @@ from l2d.language.forward import open_forward
 from l2d.prompts import COMPACT, Prompts
 from l2d.ranking import Requests
 from l2d.testing import check_decoder
-from test_beam import CONFIGS, END, FakePrompts, backbone, histories, series
 from test_grounding import LONGEST, ends, generated, paper
+from titles import CONFIGS, END, FakePrompts, backbone, histories, series
 
 
 def trie_of(prompts: FakePrompts) -> Trie:

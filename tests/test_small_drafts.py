@@ -18,7 +18,7 @@ from l2d.language import Beam, SmallDrafts
 from l2d.language.forward import CachedForward, PlainForward
 from l2d.ranking import Rankings, Requests
 from l2d.testing import check_decoder
-from test_beam import CONFIGS, SHAPE, FakePrompts, assert_same, backbone, histories, plain_search, series
+from titles import CONFIGS, SHAPE, FakePrompts, assert_same, backbone, histories, plain_search, series
 
 
 def speaking(body: Backbone, words: str = "words") -> Backbone:

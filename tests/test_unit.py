@@ -14,7 +14,7 @@ from l2d.language.prior import leaf_weights
 from l2d.language.unit import UnitSearch
 from l2d.ranking import NOTHING, Requests
 from l2d.testing import check_decoder
-from test_beam import (
+from titles import (
     END,
     FakePrompts,
     Path,

@@ -84,7 +84,8 @@ class Opponents:
 
     def reference(self) -> Reference:
         """Grounding's text, written by copying from titles; with the popularity weight of grounding."""
-        grounding = self.grounding()
+        grounding = self.run.decoder("grounding", seed=self.seed, progress=self.progress)
+        assert isinstance(grounding, Grounding)
         return Reference(
             *self._language,
             popularity=self.run.evidence.popularity,
