@@ -16,7 +16,8 @@ ENVIRONMENT = {
     "PYTHONPATH": str(Path(__file__).resolve().parent.parent / "src"),
     "OMP_NUM_THREADS": "1",
     "HF_HUB_OFFLINE": "1",
-    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",  # a machine whose own name cannot be resolved can still talk to itself
+    # A machine whose own name cannot be resolved can still talk to itself.
+    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
 }
 
 DRIVER = """

@@ -55,8 +55,8 @@ def compare_run(
     """See `Recommender.compare`."""
     if seeds < 1:
         raise ConfigError("too few seeds", got=seeds, expected="at least 1")
+    check_split(run, plan.split, names)
     contestants = [*(_contestant(run, name, plan.seed, seeds, progress) for name in dict.fromkeys(names)), *extra]
-    check_split(run, plan.split, remembered=any(one.needs_thoughts for one in contestants))
     examples = run.dataset.splits[plan.split]
     found = compare(
         contestants, examples, run.catalog, run.evidence.popularity, run.prompts, run.thinker, plan,

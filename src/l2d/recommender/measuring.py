@@ -15,7 +15,7 @@ from l2d.evaluate import Evaluation, evaluate
 from l2d.interactions import Examples, SplitName
 from l2d.latency import in_turn
 from l2d.ranking import Decoder, Rankings, Rows
-from l2d.recommender.opening import DECODERS
+from l2d.recommender.opening import DECODERS, REMEMBERING, check_names
 
 if TYPE_CHECKING:
     from l2d.recommender.facade import Recommender
@@ -73,9 +73,9 @@ def measure(
     notice: Callable[[str], None],
 ) -> Report:
     """See `Recommender.evaluate`."""
-    decoders = {name: run.decoder(name, seed=seed, progress=progress) for name in dict.fromkeys(names)}
+    check_split(run, split, names)
+    decoders = {name: run.decoder(name, progress=progress) for name in dict.fromkeys(names)}
     latent = any(decoder.needs_thoughts for decoder in decoders.values())
-    check_split(run, split, remembered=latent)
     everybody = run.dataset.splits[split]
     examples = everybody.take(sample(everybody, users, seed))
     requests = ask(examples, run.prompts, run.thinker, think=latent, progress=partial(progress, "thinking"))
@@ -92,21 +92,22 @@ def measure(
     return Report(split, len(examples), rows)
 
 
-def check_split(run: Recommender, split: SplitName, *, remembered: bool) -> None:
-    """Stops a measurement on what was learnt.
+def check_split(run: Recommender, split: SplitName, names: Sequence[str]) -> None:
+    """Refuses a measurement that could not be made, or would be made on what was learnt.
 
     Args:
         run: the run.
         split: to be measured on.
-        remembered: whether the memory takes part.
+        names: decoders to be measured.
 
     Raises:
         ArtifactMismatch: the memory takes part and holds the split's targets.
-        ConfigError: not a split to measure on.
+        ConfigError: not a split to measure on, or an unknown decoder.
     """
+    check_names(names)
     if split not in ("valid", "test"):
         raise ConfigError("cannot evaluate on this split", got=split, expected="valid or test")
-    through = run.memory.metadata["through"] if remembered else "nothing"
+    through = run.memory.metadata["through"] if set(names) & set(REMEMBERING) else "nothing"
     if through in ("all", split):
         raise ArtifactMismatch(
             f"the memory of {run.path} holds the {split} split's targets",

@@ -46,6 +46,21 @@ DECODERS: dict[str, Kind] = {
 }
 """Every decoder that a run can answer with, by kind; the order is that of a comparison."""
 
+REMEMBERING = ("global", "local", "vote", "item-head")
+"""Decoders that answer from the memory, or were trained on it."""
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuses what no run can answer with, before anything is opened or trained.
+
+    Raises:
+        ConfigError: an unknown decoder.
+    """
+    for name in names:
+        if name not in DECODERS:
+            raise ConfigError("unknown decoder", got=repr(name), expected=", ".join(DECODERS))
+
+
 Parts = tuple[Run, dict[str, Any], Dataset, Backbone, Prompts, TorchThinker]
 
 
@@ -173,8 +188,7 @@ class OpenRun:
         Raises:
             ConfigError: no such decoder, or a constant that it does not have.
         """
-        if name not in DECODERS:
-            raise ConfigError("unknown decoder", got=repr(name), expected=", ".join(DECODERS))
+        check_names([name])
         if (neighbours is not None and name not in ("local", "vote")) or (temperature is not None and name != "vote"):
             raise ConfigError(f"{name} has no such constant", got="--neighbours or --temperature", cure="leave it out")
         if name == "global":
