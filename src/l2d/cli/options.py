@@ -24,7 +24,5 @@ Revision = Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit, br
 MaxTitleTokens = Annotated[int, typer.Option(min=1, metavar="N", help="Cut longer titles to so many tokens.")]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Of the sample of users and the intervals.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON, too.")]
-Decoders = (
-    "`global`, `local`, `vote` or an opponent by its name in `l2d compare`: `beam`, `sasrec`, ..."
-)
+Decoders = "`global`, `local`, `vote` or an opponent by its name in `l2d compare`: `beam`, `sasrec`, ..."
 """What `--decoder` accepts, for help texts."""
