@@ -79,6 +79,14 @@ def test_text_spellings_of_one_log(tmp_path: Path, name: str, content: str | byt
     assert rows(read(tmp_path / name, items=tmp_path / "items.csv", format="log")) == PLAIN
 
 
+def test_a_json_key_with_half_a_character_is_no_column(tmp_path: Path) -> None:
+    """It would be recognised otherwise, and no table can hold such a name."""
+    records = [{"\ud800user_id": user, "item_id": "a", "timestamp": 10} for user in (1, 2)]
+    put(tmp_path, log__jsonl="\n".join(json.dumps(record) for record in records))
+    with pytest.raises(InputError, match="user"):
+        read(tmp_path / "log.jsonl")
+
+
 def test_json_lines_with_mixed_types_and_titles(tmp_path: Path) -> None:
     """1, "1" and 1.0 are one id; keys may be missing; further keys are passed over."""
     lines = [

@@ -231,13 +231,14 @@ class JsonLines:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """Keys of the first thousand records, in order of appearance."""
+        """Keys of the first thousand records, in order of appearance; none with half a character in it."""
         first = [self._record(number, line) for number, line in itertools.islice(self._lines(), 1000)]
         if not first:
             raise DataError(
                 "the file is empty", expected="one JSON object per line", cure="check the file", file=self.path
             )
-        return tuple(dict.fromkeys(name for record in first for name in record))
+        names = dict.fromkeys(name for record in first for name in record)
+        return tuple(name for name in names if name == without_surrogates(name))
 
     def batches(self, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Parsed in Python: 4 microseconds a line, and exact about types and lines, which polars is not."""
