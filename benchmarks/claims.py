@@ -23,9 +23,14 @@ class Claim(NamedTuple):
     holds: str
 
 
+def figure(value: float | None, places: int = 4) -> str:
+    """A share without its leading zero."""
+    return "-" if value is None else f"{value:.{places}f}".replace("0.", ".", 1)
+
+
 def share(value: float) -> str:
-    """A share in three places without its leading zero."""
-    return f"{value:.3f}".replace("0.", ".", 1)
+    """A share in three places."""
+    return figure(value, 3)
 
 
 def claims(record: Record) -> list[Claim]:

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before transformers is loaded
@@ -25,24 +23,8 @@ from l2d.compare import Contestant
 from l2d.compare.report import render
 from l2d.recommender import DECODERS
 from l2d.recommender.opponents import Opponents
+from lines import Lines
 from origin import RESULTS, ROOT, origin
-
-
-class Lines:
-    """Progress as lines, twice a minute."""
-
-    def __init__(self) -> None:
-        self.shown = 0.0
-
-    def notice(self, line: str) -> None:
-        """Says a line."""
-        print(line, file=sys.stderr, flush=True)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Says how far a stage is."""
-        if done >= total or time.perf_counter() - self.shown > 30:
-            self.shown = time.perf_counter()
-            self.notice(f"  {stage} {done}/{total}")
 
 
 def main() -> None:

@@ -21,17 +21,18 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before transformer
 
 from l2d import Recommender, prepare
 from l2d.artifacts import atomic_folder, write_json
+from lines import Lines
 from origin import RESULTS, data_folder, origin
 
 DECODERS = ("global", "local", "vote", "popularity", "transitions", "cooccurrence", "repeat-last")
 
 
-class Stopwatch:
+class Stopwatch(Lines):
     """Seconds of each stage, and lines about them on stderr."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seconds: dict[str, float] = {}
-        self.shown = 0.0
 
     def run(self, stage: str, call: Any) -> Any:
         """Times one stage and returns what it made."""
@@ -40,16 +41,6 @@ class Stopwatch:
         self.seconds[stage] = round(time.perf_counter() - start, 1)
         self.notice(f"{stage}: {self.seconds[stage]} s")
         return result
-
-    def notice(self, line: str) -> None:
-        """Says a line."""
-        print(line, file=sys.stderr, flush=True)
-
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Says twice a minute how far a stage is."""
-        if time.perf_counter() - self.shown > 30:
-            self.shown = time.perf_counter()
-            self.notice(f"  {stage} {done}/{total}")
 
 
 def main() -> None:

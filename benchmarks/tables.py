@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from claims import claims
+from claims import claims, figure
 from origin import RESULTS, ROOT
 
 Record = dict[str, Any]
@@ -32,11 +32,6 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     lines = [list(headings), *map(list, rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def figure(value: float | None, places: int = 4) -> str:
-    """A share without its leading zero."""
-    return "-" if value is None else f"{value:.{places}f}".replace("0.", ".", 1)
 
 
 def quality() -> str:

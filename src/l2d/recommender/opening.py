@@ -216,10 +216,13 @@ class OpenRun:
         """The newest rows of a history, cut in blocks as the training histories were."""
         return rows[int(block_start(np.array([len(rows)]), self.longest_history)[0]) :]
 
+    def thoughts(self, histories: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+        """What the backbone thinks of histories of rows. Shape: (histories, width)."""
+        return self.thinker.think([self.prompts.prompt(history) for history in histories])
+
     def requests(self, histories: Sequence[NDArray[np.int32]], *, think: bool, **filters: Any) -> Requests:
         """Requests of rows, with thoughts where a decoder needs them."""
-        thoughts = self.thinker.think([self.prompts.prompt(history) for history in histories]) if think else None
-        return Requests(histories, thoughts, **filters)
+        return Requests(histories, self.thoughts(histories) if think else None, **filters)
 
 
 def open_parts(place: Run, *, device: str, verify: bool) -> Parts:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from l2d.baselines import (
     ItemHead,
@@ -72,7 +71,9 @@ class Opponents:
 
     def d3(self) -> D3:
         """D3 with SASRec as its assistant, its weight chosen on validation."""
-        decoder = D3(*self._language, assistant=self.sasrec(), probe=self.run.thinker.probe)
+        sasrec = self.run.decoder("sasrec", seed=self.seed, progress=self.progress)
+        assert isinstance(sasrec, SASRec)
+        decoder = D3(*self._language, assistant=sasrec, probe=self.run.thinker.probe)
         requests, targets = self._validation()
         scores = {}
         for place, alpha in enumerate(ALPHAS):
@@ -109,7 +110,7 @@ class Opponents:
         return ItemHead.fit(
             run.train_entries,
             run.dataset.splits.valid,
-            self._think,
+            run.thoughts,
             len(run.catalog),
             ItemHeadConfig(seed=self.seed),
             self._folder("item-head"),
@@ -157,9 +158,6 @@ class Opponents:
     def _validation(self) -> tuple[Requests, Rows]:
         valid = sample_users(self.run.dataset.splits.valid, FITTED_ON, np.random.default_rng([self.seed, 29]))
         return Requests(valid.histories()), valid.target
-
-    def _think(self, histories: Sequence[Rows]) -> NDArray[np.float32]:
-        return self.run.thinker.think([self.run.prompts.prompt(history) for history in histories])
 
     def _folder(self, name: str) -> Path:
         return self.run.run.peers / (f"{name}-seed-{self.seed}" if self.seed else name)
