@@ -29,10 +29,10 @@ Think = Callable[[Sequence[Rows]], NDArray[np.float32]]
 class ItemHeadConfig(FitConfig):
     """Options of the item head."""
 
-    learning_rate: float = Field(3e-3, gt=0, description="Peak of the schedule.")
-    epochs: int = Field(12, ge=1, description="Most passes over the memory's entries.")
-    patience: int = Field(2, ge=1, description="Epochs without a gain on validation before training stops.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="On the standardised thoughts.")
+    epochs: int = Field(30, ge=1, description="Most passes over the memory's entries.")
+    patience: int = Field(3, ge=1, description="Epochs without a gain on validation before training stops.")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's decoupled weight decay.")
+    dropout: float = Field(0.4, ge=0, lt=1, description="On the standardised thoughts.")
     batch: int = Field(256, ge=1, description="Entries in an optimizer step.")
 
 
