@@ -5,7 +5,7 @@
 
 Takes a run that benchmarks/quality.py made. Every decoder of `l2d compare`, and two more rows: `generate` (beam
 search as people do it today) and `grounding-4` (the text of a beam of four).
-Writes results/opponents-NAME.json and docs/opponents-NAME.html.
+Writes results/opponents-NAME.json, and the page docs/opponents-NAME.html with its first plot, docs/opponents-NAME.svg.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from generate import Generate
 from l2d import Recommender
 from l2d.artifacts import write_json, write_text
 from l2d.compare import Contestant
-from l2d.compare.report import render
+from l2d.compare.report import frontier_svg, render
 from l2d.recommender import DECODERS
 from l2d.recommender.opponents import Opponents
 from lines import Lines
@@ -51,6 +51,7 @@ def main() -> None:
     record = {**found.to_json(), "data": options.name, **origin()}
     write_json(RESULTS / f"opponents-{options.name}.json", record)
     write_text(ROOT / "docs" / f"opponents-{options.name}.html", render(record))
+    write_text(ROOT / "docs" / f"opponents-{options.name}.svg", frontier_svg(record))
     for name, row in record["rows"].items():
         here = row.get("sample", row)["metrics"]
         print(f"{name:16} HR@10 {row['metrics']['hr@10']:.4f} on the sample {here['hr@10']:.4f}"

@@ -115,6 +115,51 @@ def _opponent(row: Record) -> list[str]:
     ]
 
 
+def rivals() -> str:
+    """Every row of the comparisons side by side, on the users that all of them answered."""
+    records = {name: record for name in SETS if (record := read(f"opponents-{name}"))}
+    names = dict.fromkeys(name for record in records.values() for name in record["rows"])
+    headings = ["", *(f"{SETS[name]} {figure}" for name in records for figure in ("HR@10 / NDCG@10", "ms"))]
+    rows = [[name, *(cell for record in records.values() for cell in _rival(record, name))] for name in names]
+    return table(headings, rows)
+
+
+def _rival(record: Record, name: str) -> tuple[str, str]:
+    row = record["rows"].get(name)
+    if row is None:
+        return "", ""
+    metrics = row.get("sample", row)["metrics"]
+    versus = row["versus"].get("hr@10")
+    told = "" if versus is None or versus["p_holm"] > 0.05 else " ▲" if versus["difference"] > 0 else " ▼"
+    return f"{figure(metrics['hr@10'], 3)} / {figure(metrics['ndcg@10'], 3)}{told}", f"{row['latency_ms']['p50']:.1f}"
+
+
+def verdicts() -> str:
+    """The paper's claims on every data set, in a word each."""
+    records = {name: record for name in SETS if (record := read(f"opponents-{name}"))}
+    told = {name: {claim.claim: claim for claim in claims(record)} for name, record in records.items()}
+    asked = dict.fromkeys(claim for found in told.values() for claim in found)
+    rows = [
+        [claim, *(found[claim].holds if claim in found else "not measured" for found in told.values())]
+        for claim in asked
+    ]
+    return table(["claim", *(SETS[name] for name in records)], rows)
+
+
+def seeds() -> str:
+    """Means over trainings with several seeds."""
+    parts = []
+    for name, title in SETS.items():
+        if record := read(f"seeds-{name}"):
+            metrics = list(next(iter(record["rows"].values())))
+            rows = [
+                [row, *(f"{figure(m['mean'])} ± {figure(m['deviation'])}" for m in found.values())]
+                for row, found in record["rows"].items()
+            ]
+            parts.append(f"{title}, seeds {record['seeds']}:\n\n" + table(["", *map(str.upper, metrics)], rows))
+    return "\n\n".join(parts) or "Not run yet."
+
+
 def robustness() -> str:
     """What the kill and fuzz tests counted."""
     record = read("robustness")
@@ -155,6 +200,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "overview": overview,
     "opponents": opponents,
+    "rivals": rivals,
+    "verdicts": verdicts,
+    "seeds": seeds,
     "robustness": robustness,
     "prepare-memory": prepare_memory,
 }
