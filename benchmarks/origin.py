@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from l2d.backbone import machine
 from l2d.run import versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,20 +22,6 @@ def data_folder() -> Path:
 def origin() -> dict[str, Any]:
     """Commit, versions and machine. A checkout with changes of its own is marked by a plus."""
     return {"commit": _commit(), "versions": versions(), "machine": machine()}
-
-
-def machine() -> dict[str, Any]:
-    """What a time depends on."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    threads = os.environ.get("OMP_NUM_THREADS")
-    return {
-        "cpu": next(names, platform.machine()),
-        "cores": os.cpu_count(),
-        "threads": int(threads) if threads else None,
-        "system": platform.system(),
-    }
 
 
 def _commit() -> str | None:

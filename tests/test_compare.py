@@ -429,7 +429,8 @@ def test_a_thinker_counts_for_who_needs_thoughts(world, latent, evidence) -> Non
 
 def test_the_record_has_the_shape_that_readers_rely_on(compared) -> None:
     record = json.loads(json.dumps(compared[1].to_json(), allow_nan=False))
-    assert record["split"] == "test" and record["against"] == "vote" and record["list_length"] == 10
+    assert record["split"] == "test" and record["against"] == "vote"
+    assert record["list_length"] == 10 and record["searched_length"] == PLAN.searched_length
     for name, row in record["rows"].items():
         assert row["kind"] in ("latent", "language", "peer", "baseline")
         assert {"users", "metrics", "title_match", "slices", "intervals", "memory_mib", "versus", "k"} <= set(row)

@@ -95,7 +95,16 @@ def record() -> dict[str, Any]:
         },
         "length": {"requests": 20, "points": [{"decoder": n, "k": k, "p50_ms": ms} for n, k, ms in times]},
     }
-    run = {"name": "shop", "backbone": "scratch:tiny", "machine": "two cores", "versions": {"torch": "2.13"}}
+    run = {
+        "name": "shop",
+        "backbone": {"name": "scratch:tiny", "revision": None, "dtype": "float32", "parameters": 561_920},
+        "items": 5841,
+        "entries": 49_251,
+        "fitted": {"vote": {"neighbours": 200, "temperature": 0.125}},
+        "date": "2026-11-23",
+        "machine": {"cpu": "Some CPU", "cores": 2, "threads": 2, "gpu": None, "system": "Linux"},
+        "versions": {"torch": "2.13"},
+    }
     return {
         "split": "test",
         "users": 6000,
@@ -103,6 +112,7 @@ def record() -> dict[str, Any]:
         "seed": 7,
         "against": "vote",
         "list_length": 10,
+        "searched_length": 50,
         "run": run,
         "rows": rows,
         "curves": curves,
@@ -345,6 +355,13 @@ def test_what_loses_is_said() -> None:
     assert "A list of 100 takes, compared with a list of 1, 1.1 times for vote and 10.0 times for beam." in text
 
 
+@pytest.mark.parametrize(("searched", "said"), [(50, True), (10, False), (None, False)])
+def test_a_search_that_is_judged_wider_than_timed_is_said_to_be(searched: int | None, said: bool) -> None:
+    text = Page(render(record() | {"searched_length": searched})).text
+    assert "Times are for lists of 10." in text
+    assert ("Decoders in language space are judged on lists of 50, with as many beams." in text) == said
+
+
 def test_nothing_is_said_to_lose_where_nothing_is_better() -> None:
     data = record()
     del data["rows"]["cooccurrence"]
@@ -425,7 +442,7 @@ def test_names_are_escaped_everywhere() -> None:
     data = record()
     data["rows"] = {evil if name == "vote" else name: one for name, one in data["rows"].items()}
     data["rows"]["beam"]["kind"] = 'x"><script>'
-    data |= {"against": evil, "run": {"name": evil, "machine": evil, "versions": {evil: evil}}, "split": evil}
+    data |= {"against": evil, "run": {"name": evil, "machine": {"cpu": evil}, "versions": {evil: evil}}, "split": evil}
     data["curves"]["length"]["points"][0]["decoder"] = evil
     text = render(data)
     page = Page(text)
@@ -460,6 +477,14 @@ def test_the_page_says_what_everything_is() -> None:
     assert all("scope" in attributes for name, attributes in page.tags if name == "th")
     assert sum(name == "caption" for name, _ in page.tags) == sum(name == "table" for name, _ in page.tags)
     assert {name: attributes for name, attributes in page.tags}["html"] == {"lang": "en"}
+
+
+def test_the_page_says_what_was_measured_and_where() -> None:
+    text = Page(render(record())).text
+    assert "scratch:tiny, float32, 561,920 parameters" in text
+    assert "5,841 items, 49,251 entries in the memory" in text
+    assert "vote: neighbours 200, temperature 0.125" in text
+    assert text.count("Some CPU, 2 threads") == 2 and "{" not in text
 
 
 def test_the_plot_for_a_readme_is_a_file_of_its_own() -> None:
@@ -521,7 +546,7 @@ addEventListener("load", () => {
 def test_a_browser_shows_it_without_sideways_scrolling(tmp_path: Path, scheme: str, paper: str) -> None:
     data = record()
     data["rows"]["a-contestant-whose-name-never-seems-to-come-to-an-end"] = data["rows"].pop("cooccurrence")
-    data["run"]["machine"] = "machine" * 20
+    data["run"]["machine"]["cpu"] = "machine" * 20
     found = in_chromium(render(data).replace("</body>", f"{MEASURE}</body>"), tmp_path, scheme)
     for width in WIDTHS:
         assert found[width]["scroll"] == width and found[width]["outside"] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from l2d.backbone.adapter import merge_adapter, merged, with_adapter
+from l2d.backbone.machine import machine
 from l2d.backbone.masks import MaskForm, packed_batch
 from l2d.backbone.model import Backbone, resolve_device, resolve_dtype
 from l2d.backbone.probe import PackProbe, probe_packing
@@ -18,6 +19,7 @@ __all__ = [
     "TextTokenizer",
     "drafter_backbone",
     "learn_tokenizer",
+    "machine",
     "merge_adapter",
     "merged",
     "packed_batch",

@@ -10,7 +10,7 @@ import typer
 
 from l2d.cli.display import NO_FIGURE, Stages, say, table
 from l2d.cli.evaluate import SplitOption, users_of
-from l2d.cli.options import Device, JsonFile, RunFolder, Seed
+from l2d.cli.options import Device, JsonFile, RunFolder
 
 Names = list[str] | None
 
@@ -39,7 +39,9 @@ def compare(
         Path | None, typer.Option(metavar="FILE", help="Write a page with table and plots: one HTML file.")
     ] = None,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Time single requests, in turn.")] = True,
-    seed: Seed = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Of the sample of users, the tests and what is trained.")
+    ] = 0,
     device: Device = "auto",
 ) -> None:
     """Compare decoders and their opponents: quality, latency by phase, throughput, and tests against the first row."""

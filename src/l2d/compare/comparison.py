@@ -52,6 +52,7 @@ class Comparison:
         sample_users: those that language decoders were judged on.
         seed: of the samples and of every draw.
         list_length: k of timed requests.
+        searched_length: k by which language rows were judged, with as many beams.
         rows: figures by contestant; all are tested against the first.
         curves: what `curves` measured; empty if nothing.
         run: what was compared, free for the caller to fill (name, backbone, machine, versions).
@@ -62,6 +63,7 @@ class Comparison:
     sample_users: int
     seed: int
     list_length: int
+    searched_length: int
     rows: Mapping[str, Row]
     curves: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
@@ -80,6 +82,7 @@ class Comparison:
             "seed": self.seed,
             "against": self.against,
             "list_length": self.list_length,
+            "searched_length": self.searched_length,
             "run": dict(self.run),
             "rows": {name: row.to_json() for name, row in self.rows.items()},
             "curves": dict(self.curves),

@@ -82,7 +82,7 @@ def compare(
     if any(row.kind == "language" and row.quality.users < len(examples) for row in rows.values()):
         notice(f"language decoders: {len(users.sample)} of {len(examples)} {plan.split} examples, seed {plan.seed}")
     most = max(row.quality.users for row in rows.values())
-    return Comparison(plan.split, most, len(users.sample), plan.seed, plan.timed_length, rows)
+    return Comparison(plan.split, most, len(users.sample), plan.seed, plan.timed_length, plan.searched_length, rows)
 
 
 def _judge(

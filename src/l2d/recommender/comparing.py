@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from l2d.backbone import machine
 from l2d.compare import (
     Comparison,
     Contestant,
@@ -92,8 +94,9 @@ def _curves(
 
 
 def _described(run: Recommender, contestants: Sequence[Contestant]) -> dict[str, Any]:
-    """What was compared, and what validation chose for it."""
-    backbone = run.manifest["backbone"]
+    """What was compared, what validation chose for it, and on which machine."""
+    backbone = {key: run.manifest["backbone"][key] for key in ("name", "revision", "width", "dtype", "attention")}
+    backbone["parameters"] = sum(weights.numel() for weights in run.backbone.model.parameters())
     fitted = {
         one.name: {key: getattr(one.decoder, key) for key in ("gamma", "alpha", "neighbours", "temperature")
                    if hasattr(one.decoder, key)}
@@ -101,11 +104,14 @@ def _described(run: Recommender, contestants: Sequence[Contestant]) -> dict[str,
     }  # fmt: skip
     return {
         "name": run.path.name,
-        "backbone": {key: backbone[key] for key in ("name", "revision", "width", "dtype", "attention")},
+        "backbone": backbone,
         "template": run.prompts.template.name,
         "items": len(run.catalog),
         "entries": len(run.entries),
         "fitted": {name: constants for name, constants in fitted.items() if constants},
         "seed": run.manifest["tuning"]["seed"] if run.manifest["tuning"] else None,
+        "date": datetime.now(UTC).date().isoformat(),
+        "device": str(run.backbone.device),
+        "machine": machine(),
         "versions": versions(),
     }

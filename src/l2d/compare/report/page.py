@@ -11,8 +11,8 @@ from l2d.compare.report.curves import kept, lengths, neighbours
 from l2d.compare.report.figure import Figure
 from l2d.compare.report.frontier import frontier
 from l2d.compare.report.markup import Markup, join, tag
-from l2d.compare.report.prose import in_short, measured
-from l2d.compare.report.reading import Record, mapping
+from l2d.compare.report.prose import in_short, machine_words, measured
+from l2d.compare.report.reading import Record, find, mapping
 from l2d.compare.report.strips import differences, frequency, phases, times
 from l2d.compare.report.tables import all_metrics, headline
 from l2d.errors import DataError
@@ -58,7 +58,7 @@ def frontier_svg(record: Mapping[str, Any]) -> str:
 
 def _opening(record: Record, title: str) -> Markup:
     run = mapping(record.data.get("run"))
-    facts = [str(fact) for fact in (run.get("backbone"), run.get("machine"), run.get("date")) if fact]
+    facts = [str(fact) for fact in (find(run, "backbone", "name"), machine_words(record), run.get("date")) if fact]
     lead = "What latent-space decoding replaces and what it must beat, measured in one run on one machine."
     facts_line = tag("p", *(join(tag("span", fact), " ") for fact in facts), class_="facts") if facts else None
     return tag("header", tag("h1", title), tag("p", lead, class_="lead"), facts_line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from l2d.compare.report.markup import Markup, join, tag
-from l2d.compare.report.reading import LEVEL, METRIC, Record, Row, mapping, number
+from l2d.compare.report.reading import LEVEL, METRIC, Record, Row, find, mapping, number
 from l2d.compare.report.wording import amount, count, listed, rate, signed
 from l2d.evaluate import COVERAGE
 
@@ -136,13 +136,32 @@ def _latency(record: Record) -> str:
 
 def _run(record: Record) -> Iterator[tuple[str, str]]:
     run = mapping(record.data.get("run"))
-    backbone = [str(run[key]) for key in ("backbone", "dtype", "device") if run.get(key)]
-    size = number(run, "parameters")
-    if backbone:
-        yield "Backbone", ", ".join(backbone) + (f", {count(size)} parameters" if size else "")
-    if run.get("machine"):
-        yield "Machine", str(run["machine"])
+    backbone = mapping(run.get("backbone"))
+    size = number(backbone, "parameters")
+    words = [str(backbone[key]) for key in ("name", "revision", "dtype") if backbone.get(key)]
+    if words:
+        yield "Backbone", ", ".join(words) + (f", {count(size)} parameters" if size else "")
+    if items := number(run, "items"):
+        entries = number(run, "entries")
+        yield "Catalogue", f"{count(items)} items" + (f", {count(entries)} entries in the memory" if entries else "")
+    if fitted := mapping(run.get("fitted")):
+        yield "Chosen on validation", "; ".join(f"{name}: {_settings(found)}" for name, found in fitted.items())
+    if machine := machine_words(record):
+        yield "Machine", machine
     if versions := mapping(run.get("versions")):
         yield "Versions", ", ".join(f"{name} {version}" for name, version in versions.items())
     if run.get("date"):
         yield "Date", str(run["date"])
+
+
+def _settings(found: object) -> str:
+    return ", ".join(f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+                     for name, value in mapping(found).items())  # fmt: skip
+
+
+def machine_words(record: Record) -> str:
+    """The machine in a few words; empty where the record does not say."""
+    machine = mapping(find(record.data, "run", "machine"))
+    parts = [str(machine[key]) for key in ("gpu", "cpu") if machine.get(key)]
+    threads = number(machine, "threads")
+    return ", ".join(parts + ([f"{count(threads)} thread{'s' if threads > 1 else ''}"] if threads else []))

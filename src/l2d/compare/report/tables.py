@@ -196,7 +196,10 @@ def _speedup(row: Row, beam: float) -> str:
 
 def _introduction(record: Record) -> str:
     lists = number(record.data, "list_length")
+    searched = number(record.data, "searched_length")
     timed = f" Times are for lists of {count(lists)}." if lists else ""
+    if searched and lists and searched > lists:
+        timed += f" Decoders in language space are judged on lists of {count(searched)}, with as many beams."
     bars = " The bar splits a row's own time: " + ", ".join(PHASES) + "."
     split = f"On the {record.data['split']} split. " if record.data.get("split") else ""
     return f"{split}Below each figure its 95 % interval.{timed}{bars} MiB: what a row holds while it answers."
