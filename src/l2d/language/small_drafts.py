@@ -39,8 +39,8 @@ class SmallDrafts(Beam):
         catalog: the items; must be those of the prompts.
         drafter: a smaller backbone of the same tokenizer, tuned for the same prompts.
         steps: steps drafted beyond the one that has to be read anyway.
-        drafts: hypotheses drafted per step; None for twice those that the search keeps. The wider, the more often a
-            step lies inside the draft and the more the large model reads.
+        drafts: hypotheses drafted per step; None for twice `beams`, or as many as a longer list keeps. The wider, the
+            more often a step lies inside the draft and the more the large model reads.
         beams: hypotheses kept per step. A list longer than that is searched with k of them.
         batch_size: requests searched together.
         probe: what the backbone's opening probe found; None probes now. The drafter is always probed.
@@ -114,7 +114,7 @@ class SmallDrafts(Beam):
 
     def _fork(self, search: Search) -> Search:
         fork = copy.copy(search)  # a step replaces a search's arrays and lists and changes none in place
-        fork.beams = self.drafts or 2 * search.beams
+        fork.beams = self.drafts or max(2 * self.beams, search.beams)
         # The drafter's list is as wide: with k places, a few titles it overrates would end hypotheses still needed.
         fork.k = max(search.k, fork.beams)
         return fork
