@@ -31,6 +31,8 @@ from l2d.ranking import Rankings, Requests, Rows
 class SASRecConfig(FitConfig):
     """Options of SASRec. Small batches: with four times fewer steps an epoch it learns far less in as many epochs."""
 
+    epochs: int = Field(30, ge=1, description="Most passes over the training samples.")
+    patience: int = Field(10, ge=1, description="Epochs without a gain: most of the last gains come as the rate falls.")
     width: int = Field(128, ge=1, description="Hidden size.")
     layers: int = Field(2, ge=1, description="Blocks of attention and feed-forward.")
     heads: int = Field(2, ge=1, description="Attention heads; divides the width.")
