@@ -24,7 +24,8 @@ class Generate:
         backbone: the tuned backbone.
         prompts: its compiled prompts.
         items: catalogue size.
-        beams: hypotheses; a longer list is searched with as many.
+        beams: hypotheses. However long a list is asked for, so many titles are found and no more: a search with fifty
+            beams takes a second on two cores.
     """
 
     name = "generate"
@@ -48,7 +49,7 @@ class Generate:
         self.meter.model_calls += 1
 
     def rank(self, requests: Requests, k: int) -> Rankings:
-        """The k best titles of each request."""
+        """The k best titles of each request, as far as the beams found them."""
         lists = [self._one(self.prompts.prompt(history), k) for history in requests.histories]
         rows = np.full((len(lists), k), NOTHING, dtype=np.int32)
         scores = np.full((len(lists), k), -np.inf, dtype=np.float32)
@@ -58,7 +59,7 @@ class Generate:
 
     @torch.inference_mode()
     def _one(self, prompt: np.ndarray, k: int) -> tuple[list[int], list[float]]:
-        start, beams = len(prompt), max(k, self.beams)
+        start, beams = len(prompt), self.beams
         end = self.prompts.end_id
 
         def allowed(_: int, ids: torch.Tensor) -> Sequence[int]:

@@ -4,7 +4,7 @@
     python benchmarks/opponents.py amazon-beauty --run runs/amazon-beauty --users 500 --only global,vote,beam,grounding
 
 Takes a run that benchmarks/quality.py made. Every decoder of `l2d compare`, and two more rows: `generate` (beam
-search as people do it today) and `grounding-4` (the text of a beam of four).
+search as people do it today: ten beams, hence lists of ten) and `grounding-4` (the text of a beam of four).
 Writes results/opponents-NAME.json, and the page docs/opponents-NAME.html with its first plot, docs/opponents-NAME.svg.
 """
 

@@ -36,6 +36,15 @@ def test_generate_lists_what_a_beam_as_wide_as_the_catalogue_lists(family: str) 
     np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-3)
 
 
+def test_generate_lists_what_its_beams_hold_and_pads_the_rest() -> None:
+    prompts, body = series(24, seed=6), backbone("llama")
+    requests = Requests(histories(prompts, 2, seed=2))
+    short, long = (Generate(body, Prompts(prompts), 24, beams=4).rank(requests, k) for k in (4, 12))
+    listed = (long.rows != NOTHING).sum(axis=1)
+    assert (listed >= 4).all() and (listed < 12).all(), "titles that several rows share fill more than one place"
+    assert (long.rows[:, :4] == short.rows).all()
+
+
 def test_generate_calls_the_model_once_per_token_and_has_its_calls_counted() -> None:
     prompts, body = series(24, seed=6), backbone("llama")
     request = Requests(histories(prompts, 1, seed=3))
