@@ -59,7 +59,7 @@ class SmallDrafts(Beam):
         catalog: Catalog,
         *,
         drafter: Backbone,
-        steps: int = 3,
+        steps: int = 1,
         drafts: int | None = None,
         beams: int = 10,
         batch_size: int = 8,

@@ -66,7 +66,7 @@ class Unit(Beam):
         prompts: PromptsAndAnswers,
         catalog: Catalog,
         *,
-        confidence: float = 0.9,
+        confidence: float = 0.5,
         drafted: int = 8,
         popularity: NDArray[np.floating] | NDArray[np.integer] | None = None,
         beams: int = 10,
