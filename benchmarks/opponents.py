@@ -37,9 +37,10 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--only", help="decoders, separated by commas; default all")
     options = parser.parse_args()
-    lines = Lines()
+    lines, made = Lines(), origin()
     run = Recommender.load(options.run)
-    names = options.only.split(",") if options.only else list(DECODERS)
+    only = options.only.split(",") if options.only else []
+    names = only or list(DECODERS)
     extra = [Contestant("generate", "language", Generate(run.backbone, run.prompts, len(run.catalog)))]
     if "grounding" in names:
         four = Opponents(run, options.seed, lines.progress).grounding(beams=4)
@@ -48,7 +49,7 @@ def main() -> None:
         names, split=options.split, users=options.users, seed=options.seed, seeds=options.seeds, extra=extra,
         progress=lines.progress, notice=lines.notice,
     )  # fmt: skip
-    record = {**found.to_json(), "data": options.name, **origin()}
+    record = {**found.to_json(), "data": options.name, "only": only, **made}
     write_json(RESULTS / f"opponents-{options.name}.json", record)
     write_text(ROOT / "docs" / f"opponents-{options.name}.html", render(record))
     write_text(ROOT / "docs" / f"opponents-{options.name}.svg", frontier_svg(record))

@@ -89,10 +89,15 @@ def opponents() -> str:
 
 
 def _opponents(name: str, record: Record) -> str:
+    asked = f"python benchmarks/opponents.py {name} --run RUN"
+    asked += f" --users {record['sample_users']}" if record["sample_users"] != 1000 else ""
+    asked += f" --only {','.join(record['only'])}" if record["only"] else ""
+    machine = record["machine"]
     text = (
-        f"### {SETS[name]}\n\n`python benchmarks/opponents.py {name}`: {record['users']:,} {record['split']} users, "
+        f"### {SETS[name]}\n\n`{asked}`: {record['users']:,} {record['split']} users, "
         f"{record['sample_users']:,} of them (drawn with seed {record['seed']}) for decoders in language space; "
-        f"milliseconds are medians of single requests in turn. The same as a page with plots: "
+        f"milliseconds are medians of single requests in turn, {machine['cpu']}, {machine['threads']} of "
+        f"{machine['cores']} cores. The same as a page with plots: "
         f"[opponents-{name}.html](opponents-{name}.html)."
     )
     headings = ["", "HR@10", "NDCG@10", "on the sample", "later HR@10", "ms", "calls", "requests/s", "vs first (p)"]

@@ -74,7 +74,7 @@ def test_every_command_in_the_readme_has_options_that_exist() -> None:
         command.make_context("l2d", words)
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([\w./]+)\)", README))))
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([\w./-]+)\)", README))))
 def test_links_lead_to_files(link: str) -> None:
     assert (ROOT / link).exists()
 
