@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from claims import claims, figure
+from l2d.compare.report.reading import Row
 from origin import RESULTS, ROOT
 
 Record = dict[str, Any]
@@ -27,6 +28,11 @@ def read(name: str) -> Record | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def recorded(kind: str) -> dict[str, Record]:
+    """The results of one kind by data set, as far as they are there."""
+    return {name: record for name in SETS if (record := read(f"{kind}-{name}"))}
+
+
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A Markdown table."""
     lines = [list(headings), *map(list, rows)]
@@ -36,7 +42,7 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def quality() -> str:
     """One section per data set: what was run, what came out."""
-    return "\n\n".join(_quality(name, record) for name in SETS if (record := read(f"quality-{name}")))
+    return "\n\n".join(_quality(name, record) for name, record in recorded("quality").items())
 
 
 def _quality(name: str, record: Record) -> str:
@@ -74,7 +80,7 @@ def _judged(name: str, test: Record, valid: Record) -> list[str]:
 
 def overview() -> str:
     """Test HR@10 / NDCG@10 of every data set side by side."""
-    records = {name: record for name in SETS if (record := read(f"quality-{name}"))}
+    records = recorded("quality")
     decoders = next(iter(records.values()))["test"]["decoders"]
     rows = []
     for decoder in decoders:
@@ -85,7 +91,7 @@ def overview() -> str:
 
 def opponents() -> str:
     """One section per data set: every row, and the paper's claims."""
-    return "\n\n".join(_opponents(name, record) for name in SETS if (record := read(f"opponents-{name}")))
+    return "\n\n".join(_opponents(name, record) for name, record in recorded("opponents").items())
 
 
 def _opponents(name: str, record: Record) -> str:
@@ -122,7 +128,7 @@ def _opponent(row: Record) -> list[str]:
 
 def rivals() -> str:
     """Every row of the comparisons side by side, on the users that all of them answered."""
-    records = {name: record for name in SETS if (record := read(f"opponents-{name}"))}
+    records = recorded("opponents")
     names = dict.fromkeys(name for record in records.values() for name in record["rows"])
     headings = ["", *(f"{SETS[name]} {figure}" for name in records for figure in ("HR@10 / NDCG@10", "ms"))]
     rows = [[name, *(cell for record in records.values() for cell in _rival(record, name))] for name in names]
@@ -134,14 +140,13 @@ def _rival(record: Record, name: str) -> tuple[str, str]:
     if row is None:
         return "", ""
     metrics = row.get("sample", row)["metrics"]
-    versus = row["versus"].get("hr@10")
-    told = "" if versus is None or versus["p_holm"] > 0.05 else " ▲" if versus["difference"] > 0 else " ▼"
+    told = {"better": " ▲", "worse": " ▼"}.get(Row(name, row["kind"], row).verdict() or "", "")
     return f"{figure(metrics['hr@10'], 3)} / {figure(metrics['ndcg@10'], 3)}{told}", f"{row['latency_ms']['p50']:.1f}"
 
 
 def verdicts() -> str:
     """The paper's claims on every data set, in a word each."""
-    records = {name: record for name in SETS if (record := read(f"opponents-{name}"))}
+    records = recorded("opponents")
     told = {name: {claim.claim: claim for claim in claims(record)} for name, record in records.items()}
     asked = dict.fromkeys(claim for found in told.values() for claim in found)
     rows = [
@@ -154,14 +159,13 @@ def verdicts() -> str:
 def seeds() -> str:
     """Means over trainings with several seeds."""
     parts = []
-    for name, title in SETS.items():
-        if record := read(f"seeds-{name}"):
-            metrics = list(next(iter(record["rows"].values())))
-            rows = [
-                [row, *(f"{figure(m['mean'])} ± {figure(m['deviation'])}" for m in found.values())]
-                for row, found in record["rows"].items()
-            ]
-            parts.append(f"{title}, seeds {record['seeds']}:\n\n" + table(["", *map(str.upper, metrics)], rows))
+    for name, record in recorded("seeds").items():
+        metrics = list(next(iter(record["rows"].values())))
+        rows = [
+            [row, *(f"{figure(m['mean'])} ± {figure(m['deviation'])}" for m in found.values())]
+            for row, found in record["rows"].items()
+        ]
+        parts.append(f"{SETS[name]}, seeds {record['seeds']}:\n\n" + table(["", *map(str.upper, metrics)], rows))
     return "\n\n".join(parts) or "Not run yet."
 
 
