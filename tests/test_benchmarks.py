@@ -14,23 +14,14 @@ from l2d.costs import Meter
 from l2d.language import Beam
 from l2d.ranking import NOTHING, Requests
 from seeds import METRICS, ROWS, spread
-from titles import END, backbone, histories, series
-
-
-class Prompts:
-    """Fake prompts that know their end token, as compiled ones do."""
-
-    end_id = END
-
-    def __init__(self, made: Any) -> None:
-        self.prompt, self.answer, self.catalog = made.prompt, made.answer, made.catalog
+from titles import backbone, histories, series
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_generate_lists_what_a_beam_as_wide_as_the_catalogue_lists(family: str) -> None:
     prompts, body = series(24, seed=6), backbone(family)
     requests = Requests(histories(prompts, 4, seed=2))
-    theirs = Generate(body, Prompts(prompts), 24, beams=24).rank(requests, 10)
+    theirs = Generate(body, prompts, 24, beams=24).rank(requests, 10)
     ours = Beam(body, prompts, prompts.catalog, beams=24).rank(requests, 10)
     assert theirs.rows.tolist() == ours.rows.tolist()
     np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-3)
@@ -39,7 +30,7 @@ def test_generate_lists_what_a_beam_as_wide_as_the_catalogue_lists(family: str) 
 def test_generate_lists_what_its_beams_hold_and_pads_the_rest() -> None:
     prompts, body = series(24, seed=6), backbone("llama")
     requests = Requests(histories(prompts, 2, seed=2))
-    short, long = (Generate(body, Prompts(prompts), 24, beams=4).rank(requests, k) for k in (4, 12))
+    short, long = (Generate(body, prompts, 24, beams=4).rank(requests, k) for k in (4, 12))
     listed = (long.rows != NOTHING).sum(axis=1)
     assert (listed >= 4).all() and (listed < 12).all(), "titles that several rows share fill more than one place"
     assert (long.rows[:, :4] == short.rows).all()
@@ -48,7 +39,7 @@ def test_generate_lists_what_its_beams_hold_and_pads_the_rest() -> None:
 def test_generate_calls_the_model_once_per_token_and_has_its_calls_counted() -> None:
     prompts, body = series(24, seed=6), backbone("llama")
     request = Requests(histories(prompts, 1, seed=3))
-    decoder = Generate(body, Prompts(prompts), 24)
+    decoder = Generate(body, prompts, 24)
     decoder.meter.reset()
     found = decoder.rank(request, 3)
     assert isinstance(decoder.meter, Meter) and (found.rows != NOTHING).all()

@@ -64,6 +64,8 @@ def backbone(family: str) -> Backbone:
 class FakePrompts:
     """Titles given as token ids; a prompt is their plain sequence behind token 0."""
 
+    end_id = END
+
     def __init__(self, titles: list[list[int]]) -> None:
         self.titles = titles
         self.catalog = Catalog.from_titles([f"item {row}" for row in range(len(titles))])
