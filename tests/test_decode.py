@@ -61,7 +61,7 @@ def inverse(distance):
 def candidates(requests, i, counts):
     rows = set(range(ITEMS)) if requests.allow is None or requests.allow[i] is None else set(requests.allow[i].tolist())
     rows -= set(requests.exclude[i].tolist()) if requests.exclude is not None else set()
-    return {row for row in rows if counts[row] >= requests.minimum_entries}
+    return {row for row in rows if counts[row] >= max(1, requests.minimum_entries)}
 
 
 def best(scores, k):

@@ -113,7 +113,7 @@ def test_requests_whose_parts_disagree_are_refused() -> None:
         with pytest.raises(ConfigError, match=rf"{name} must match.*expected 2"):
             Requests(histories, **{name: value})
     with pytest.raises(ConfigError, match="minimum_entries"):
-        Requests(histories, minimum_entries=0)
+        Requests(histories, minimum_entries=-1)
 
 
 @pytest.mark.parametrize(

@@ -71,24 +71,25 @@ class Links:
         span = slice(self.starts[row], self.starts[row + 1])
         return self.targets[span], self.weights[span]
 
-    def scores(self, histories: Sequence[Rows]) -> NDArray[np.float32]:
-        """Sum over a history of the links of its items, each weighted by 1/lag; the last item has lag 1.
+    def scores(self, histories: Sequence[Rows], fading: float = 1.0) -> NDArray[np.float32]:
+        """Sum over a history of the links of its items, each weighted by lag^-fading; the last item has lag 1.
 
         Sums are float64 in the history's own order, hence the same in any batch, and cast to float32 at the end, which
         merges sums that differ by rounding only (1/5 + 1/10 and 3/10): without it, ties would be settled by noise.
 
         Args:
             histories: rows, oldest first; an empty history scores zero everywhere.
+            fading: 0 weighs all items of a history alike.
 
         Returns:
             Shape: (histories, items).
         """
         dense = np.empty((len(histories), self.items), dtype=np.float32)
         for block in blocks(len(histories), self.items):
-            dense[block] = self._sums(histories[block])
+            dense[block] = self._sums(histories[block], fading)
         return dense
 
-    def _sums(self, histories: Sequence[Rows]) -> NDArray[np.float64]:
+    def _sums(self, histories: Sequence[Rows], fading: float) -> NDArray[np.float64]:
         lengths = np.array([len(history) for history in histories], dtype=np.int64)
         source = np.concatenate([np.empty(0, np.int32), *histories])
         ends = np.repeat(np.cumsum(lengths), lengths)
@@ -97,7 +98,7 @@ class Links:
         fan = self.starts[source + 1] - self.starts[source]
         place = np.arange(fan.sum()) + np.repeat(self.starts[source] - (np.cumsum(fan) - fan), fan)
         cell = np.repeat(request * self.items, fan) + self.targets[place]
-        sums = np.bincount(cell, self.weights[place] / np.repeat(lag, fan), len(histories) * self.items)
+        sums = np.bincount(cell, self.weights[place] / np.repeat(lag**fading, fan), len(histories) * self.items)
         return sums.astype(np.float64, copy=False).reshape(len(histories), self.items)
 
 
@@ -167,6 +168,25 @@ class Evidence:
     def cooccurrence_scores(self, histories: Sequence[Rows]) -> NDArray[np.float32]:
         """Co-occurrence with each history, its items weighted by 1/lag. Shape: (histories, items)."""
         return self.cooccurrence.scores(histories)
+
+    def associations(self, backwards: float, damping: float) -> Links:
+        """Co-occurrence in both directions, with the links of well-connected items damped.
+
+        The link from u to v weighs w(u, v) + backwards * w(v, u), divided by the sum of u's links, where that is above
+        1, to the power `damping`.
+
+        Args:
+            backwards: what an item that came before counts, against 1 for one that came after.
+            damping: 0 leaves the weights as they are, 1 makes those of each item sum to one.
+        """
+        forward, items = self.cooccurrence, self.items
+        source = np.repeat(np.arange(items, dtype=np.int64), np.diff(forward.starts))
+        keys = np.concatenate([source * items + forward.targets, forward.targets.astype(np.int64) * items + source])
+        weights = np.concatenate([forward.weights, backwards * forward.weights])
+        keys, place = np.unique(keys[weights > 0], return_inverse=True)
+        joined = np.bincount(place, weights[weights > 0], len(keys))
+        totals = np.bincount(keys // items, joined, items)
+        return Links.from_keys(keys, joined / np.maximum(totals, 1.0)[keys // items] ** damping, items)
 
     def save(self, path: Path) -> None:
         """Writes an .npz file, atomically."""

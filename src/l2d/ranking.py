@@ -28,22 +28,23 @@ class Requests:
         thoughts: hidden states of the prompts, or None for decoders that do not need them. Shape: (requests, width).
         exclude: rows that must not be recommended, per request; None for none.
         allow: the only rows that may be recommended, per request; None (whole, or in one place) for all.
-        minimum_entries: least memory entries that a recommended item must have (latent decoders only).
+        minimum_entries: least memory entries that a recommended item must have (latent decoders only); with 0, a
+            decoder that can recommend an item by its title alone may do so.
     """
 
     histories: Sequence[Rows]
     thoughts: NDArray[np.float32] | None = None
     exclude: Sequence[Rows] | None = None
     allow: Sequence[Rows | None] | None = None
-    minimum_entries: int = 1
+    minimum_entries: int = 0
 
     def __post_init__(self) -> None:
         for name in ("thoughts", "exclude", "allow"):
             value = getattr(self, name)
             if value is not None and len(value) != len(self.histories):
                 raise ConfigError(f"{name} must match the requests", got=len(value), expected=len(self.histories))
-        if self.minimum_entries < 1:
-            raise ConfigError("minimum_entries is too small", got=self.minimum_entries, expected="at least 1")
+        if self.minimum_entries < 0:
+            raise ConfigError("minimum_entries is too small", got=self.minimum_entries, expected="at least 0")
 
     def __len__(self) -> int:
         return len(self.histories)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2d.artifacts import read_json, write_json
+from l2d.decode.calibrate import Calibration
 from l2d.decode.latent import Global, Local, Vote, neighbourhoods, rank_neighbourhoods
 from l2d.errors import ArtifactCorrupt, ConfigError
 from l2d.memory import Entries, ItemVectors, Near
@@ -39,6 +40,7 @@ class Constants:
         requests: validation requests it was chosen on.
         grid: NDCG@10 of everything tried: {"decoder", "neighbours", "multiple", "temperature", "ndcg@10"}, None
             where a decoder has no such constant.
+        auto: what `calibrate` chose; None before.
     """
 
     local_neighbours: int
@@ -46,6 +48,7 @@ class Constants:
     vote_temperature: float
     requests: int
     grid: tuple[Mapping[str, Any], ...]
+    auto: Calibration | None = None
 
     def local(self, entries: Entries, items: ItemVectors) -> Local:
         """The local decoder with these constants."""
@@ -72,8 +75,9 @@ class Constants:
             return cls(
                 int(record["local_neighbours"]), int(record["vote_neighbours"]), float(record["vote_temperature"]),
                 int(record["requests"]), tuple(record["grid"]),
+                None if record.get("auto") is None else Calibration.of(record["auto"]),
             )  # fmt: skip
-        except (KeyError, TypeError, ValueError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise ArtifactCorrupt(
                 "not the constants of a decoder", file=path, got=repr(error), cure="run `l2d memory build RUN` again"
             ) from error

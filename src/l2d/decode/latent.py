@@ -135,7 +135,7 @@ class Vote:
 
 def known_rows(requests: Requests, items: ItemVectors) -> Callable[[int], NDArray[np.bool_]]:
     """The rows that each request may be answered with and that have enough entries. Shape of a mask: (items,)."""
-    known = items.counts >= requests.minimum_entries
+    known = items.counts >= max(1, requests.minimum_entries)
     if not requests.filtered:
         return lambda _: known
     return lambda index: known & requests.candidates(index, len(items))
@@ -144,7 +144,7 @@ def known_rows(requests: Requests, items: ItemVectors) -> Callable[[int], NDArra
 def neighbourhoods(entries: Entries, items: ItemVectors, requests: Requests, neighbours: int) -> Iterator[Near]:
     """The M nearest allowed entries of each request, nearest first, ties by the smaller sample."""
     rows = known_rows(requests, items)
-    everything = not requests.filtered and requests.minimum_entries == 1
+    everything = not requests.filtered and requests.minimum_entries <= 1
     near = entries.points.near(
         _thoughts(requests), neighbours, lambda index: None if everything else rows(index)[entries.row]
     )
