@@ -226,7 +226,7 @@ def test_evaluate_refuses_a_memory_that_holds_the_splits_targets(run: Recommende
 def test_the_report_has_every_row_and_the_same_users(run: Recommender) -> None:
     report = run.evaluate(["global", "beam", "popularity"], split="test", users=20, seed=1)
     record = report.to_json()
-    assert list(record) == ["split", "users", "decoders"]
+    assert list(record) == ["split", "users", "exclude_seen", "decoders"]
     assert list(record["decoders"]) == ["global", "beam", "popularity"]
     for name, row in record["decoders"].items():
         assert {"metrics", "title_match", "slices", "ms_per_request"} <= set(row), name

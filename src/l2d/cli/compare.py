@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from l2d.cli.display import NO_FIGURE, Stages, say, table
-from l2d.cli.evaluate import SplitOption, users_of
-from l2d.cli.options import Device, JsonFile, RunFolder
+from l2d.cli.evaluate import SplitOption, judged, users_of
+from l2d.cli.options import Device, ExcludeSeen, JsonFile, RunFolder
 
 Names = list[str] | None
 
@@ -33,6 +33,7 @@ def compare(
     users: Annotated[
         str, typer.Option(metavar="N|all", help="A seeded sample of users for language decoders; the others get all.")
     ] = "1000",
+    exclude_seen: ExcludeSeen = False,
     seeds: Annotated[int, typer.Option(min=1, metavar="N", help="Train peers with so many seeds.")] = 1,
     json: JsonFile = None,
     report: Annotated[
@@ -56,6 +57,7 @@ def compare(
             [*(decoder or ()), *(baseline or ())] or None,
             split=split,
             users=count,
+            exclude_seen=exclude_seen,
             seed=seed,
             seeds=seeds,
             timed=100 if timing else 0,
@@ -68,7 +70,8 @@ def compare(
     if report is not None:
         write_text(report, render(record))
     comparison_table(record)
-    say(f"{found.users:,} {found.split} users; language decoders on {found.sample_users:,} of them")
+    asked = judged(found.users, found.split, found.exclude_seen)
+    say(f"{asked}; language decoders on {found.sample_users:,} of them")
     say(f"± is half the 95 % bootstrap interval; p is that of HR@10 against {found.against}, corrected after Holm")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from l2d.cli.display import Stages, report_table, say
-from l2d.cli.options import Decoders, Device, JsonFile, RunFolder, Seed
+from l2d.cli.options import Decoders, Device, ExcludeSeen, JsonFile, RunFolder, Seed
 
 SplitOption = Annotated[
     Literal["valid", "test"], typer.Option("--split", help="Choose on validation; look at test once.")
@@ -33,6 +33,11 @@ def users_of(text: str) -> int | None:
     return int(text)
 
 
+def judged(users: int, split: str, exclude_seen: bool) -> str:
+    """Who was asked, in words."""
+    return f"{users:,} {split} users{', their own histories left out' if exclude_seen else ''}"
+
+
 def evaluate(
     run: RunFolder,
     decoder: Annotated[
@@ -46,6 +51,7 @@ def evaluate(
     users: Annotated[
         str, typer.Option(metavar="N|all", help="A seeded sample of users, the same for every row.")
     ] = "all",
+    exclude_seen: ExcludeSeen = False,
     timing: Annotated[bool, typer.Option("--timing/--no-timing", help="Time single requests, in turn.")] = True,
     json: JsonFile = None,
     seed: Seed = 0,
@@ -62,6 +68,7 @@ def evaluate(
             decoder or None,
             split=split,
             users=count,
+            exclude_seen=exclude_seen,
             seed=seed,
             timing=timing,
             progress=stages,
@@ -70,4 +77,4 @@ def evaluate(
     if json is not None:
         write_json(json, report.to_json())
     report_table(report)
-    say(f"{report.users:,} {report.split} users; ± is half the 95 % bootstrap interval")
+    say(f"{judged(report.users, report.split, report.exclude_seen)}; ± is half the 95 % bootstrap interval")

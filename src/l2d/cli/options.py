@@ -23,6 +23,7 @@ Dtype = Annotated[
 Revision = Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit, branch or tag of the hub repository.")]
 MaxTitleTokens = Annotated[int, typer.Option(min=1, metavar="N", help="Cut longer titles to so many tokens.")]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Of the sample of users and the intervals.")]
+ExcludeSeen = Annotated[bool, typer.Option("--exclude-seen", help="Leave the history's own items out.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON, too.")]
 Decoders = "`global`, `local`, `vote` or an opponent by its name in `l2d compare`: `beam`, `sasrec`, ..."
 """What `--decoder` accepts, for help texts."""

@@ -11,7 +11,7 @@ import typer
 
 from l2d.cli.asking import read_requests
 from l2d.cli.display import Stages, say, table
-from l2d.cli.options import Decoders, Device, RunFolder
+from l2d.cli.options import Decoders, Device, ExcludeSeen, RunFolder
 from l2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def recommend(
     temperature: Annotated[
         float | None, typer.Option(metavar="T", help="Of the vote's weights. [default: as fitted]")
     ] = None,
-    exclude_seen: Annotated[bool, typer.Option("--exclude-seen", help="Leave the history's own items out.")] = False,
+    exclude_seen: ExcludeSeen = False,
     exclude: Annotated[
         Items, typer.Option(metavar="TITLE_OR_ID", help="An item to leave out; may be repeated.")
     ] = None,

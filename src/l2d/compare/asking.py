@@ -51,13 +51,22 @@ def timed_histories(examples: Examples, seed: int, count: int = TIMED) -> list[R
 
 
 def ask(
-    examples: Examples, prompts: Prompts, thinker: Thinker, *, think: bool, progress: Progress | None = None
+    examples: Examples,
+    prompts: Prompts,
+    thinker: Thinker,
+    *,
+    think: bool,
+    exclude_seen: bool = False,
+    progress: Progress | None = None,
 ) -> Requests:
-    """The examples as unfiltered requests, with thoughts where somebody needs them."""
+    """The examples as requests, with thoughts where somebody needs them; filtered by nothing but `exclude_seen`."""
     histories = examples.histories()
-    if not think:
-        return Requests(histories)
-    return Requests(histories, thinker.think([prompts.prompt(history) for history in histories], progress))
+    thoughts = thinker.think([prompts.prompt(history) for history in histories], progress) if think else None
+    return _requests(histories, thoughts, exclude_seen)
+
+
+def _requests(histories: Sequence[Rows], thoughts: NDArray[np.float32] | None, exclude_seen: bool) -> Requests:
+    return Requests(histories, thoughts, exclude=histories if exclude_seen else None)
 
 
 def rank_in_blocks(
@@ -99,12 +108,14 @@ class Service:
         decoder: who answers.
         prompts: history to prompt.
         thinker: prompts to thoughts.
+        exclude_seen: whether a history's own items are excluded.
     """
 
-    def __init__(self, decoder: Decoder, prompts: Prompts, thinker: Thinker) -> None:
+    def __init__(self, decoder: Decoder, prompts: Prompts, thinker: Thinker, *, exclude_seen: bool = False) -> None:
         self.decoder = decoder
         self.prompts = prompts
         self.thinker = thinker
+        self.exclude_seen = exclude_seen
 
     def answer(self, histories: Sequence[Rows], k: int) -> tuple[Rankings, Cost]:
         """The lists of some histories, decoded in one call."""
@@ -117,7 +128,7 @@ class Service:
         with meter.phase("prefill"):
             thoughts = self.thinker.think(prompts)
         with meter.phase("search"):
-            rankings = self.decoder.rank(Requests(histories, thoughts), k)
+            rankings = self.decoder.rank(_requests(histories, thoughts, self.exclude_seen), k)
         return rankings, Cost(meter.seconds, 1, 0)
 
     def _rank(self, histories: Sequence[Rows], k: int) -> tuple[Rankings, Cost]:
@@ -125,7 +136,7 @@ class Service:
         meter = own if isinstance(own, Meter) else Meter()
         meter.reset()
         start = time.perf_counter()
-        rankings = self.decoder.rank(Requests(histories), k)
+        rankings = self.decoder.rank(_requests(histories, None, self.exclude_seen), k)
         seconds = dict(meter.seconds)
         seconds["search"] += max(0.0, time.perf_counter() - start - sum(seconds.values()))
         return rankings, Cost(seconds, meter.model_calls, meter.draft_calls)

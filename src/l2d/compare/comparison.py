@@ -50,6 +50,7 @@ class Comparison:
         split: `valid` or `test`.
         users: examples that most rows were judged on.
         sample_users: those that language decoders were judged on.
+        exclude_seen: whether the items of their histories were excluded.
         seed: of the samples and of every draw.
         list_length: k of timed requests.
         searched_length: k by which language rows were judged, with as many beams.
@@ -61,6 +62,7 @@ class Comparison:
     split: str
     users: int
     sample_users: int
+    exclude_seen: bool
     seed: int
     list_length: int
     searched_length: int
@@ -79,6 +81,7 @@ class Comparison:
             "split": self.split,
             "users": self.users,
             "sample_users": self.sample_users,
+            "exclude_seen": self.exclude_seen,
             "seed": self.seed,
             "against": self.against,
             "list_length": self.list_length,

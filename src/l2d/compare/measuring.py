@@ -43,10 +43,11 @@ def compare(
 ) -> Comparison:
     """Measures decoders side by side: quality, latency, throughput, model calls, memory, and tests against the first.
 
-    Every row is judged over the whole catalogue. Language rows search, so they are judged on a seeded sample of users;
-    the others on all and, to stand beside the language rows, on the sample as well. A row is tested against the first
-    one on the users that both were asked about. Single requests are timed in turn, from the history to the list. All
-    that comes after quality, so that what a decoder builds on first use is there when it is timed and measured.
+    Every row is judged over the whole catalogue, less the history's own items where the plan excludes them. Language
+    rows search, so they are judged on a seeded sample of users; the others on all and, to stand beside the language
+    rows, on the sample as well. A row is tested against the first one on the users that both were asked about. Single
+    requests are timed in turn, from the history to the list. All that comes after quality, so that what a decoder
+    builds on first use is there when it is timed and measured.
 
     Args:
         contestants: the rows, in the order in which they are shown.
@@ -65,14 +66,16 @@ def compare(
     check_names(contestants)
     users = Users.draw(examples, plan)
     think = any(contestant.needs_thoughts for contestant in contestants)
-    requests = ask(examples, prompts, thinker, think=think, progress=partial(progress, "thinking"))
+    requests = ask(
+        examples, prompts, thinker, think=think, exclude_seen=plan.exclude_seen, progress=partial(progress, "thinking")
+    )
     judge = judge_of(examples, catalog, counts, plan.seed)
     judged = {
         one.name: _judge(one, requests, users, plan.length(one, len(catalog)), judge, plan.seed, progress)
         for one in contestants
     }
     versus = against_first({name: whole for name, (whole, _) in judged.items()}, plan.seed)
-    services = {one.name: Service(one.decoder, prompts, thinker) for one in contestants}
+    services = {one.name: Service(one.decoder, prompts, thinker, exclude_seen=plan.exclude_seen) for one in contestants}
     histories = timed_histories(examples, plan.seed, plan.timed)
     speed = _time(services, histories, plan, progress) if histories else {}
     rows = {
@@ -82,7 +85,9 @@ def compare(
     if any(row.kind == "language" and row.quality.users < len(examples) for row in rows.values()):
         notice(f"language decoders: {len(users.sample)} of {len(examples)} {plan.split} examples, seed {plan.seed}")
     most = max(row.quality.users for row in rows.values())
-    return Comparison(plan.split, most, len(users.sample), plan.seed, plan.timed_length, plan.searched_length, rows)
+    return Comparison(
+        plan.split, most, len(users.sample), plan.exclude_seen, plan.seed, plan.timed_length, plan.searched_length, rows
+    )
 
 
 def _judge(

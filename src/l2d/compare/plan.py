@@ -21,6 +21,7 @@ class Plan:
     Args:
         split: name of the examples' split, for the record.
         users: most users that language contestants are asked about; None for all.
+        exclude_seen: whether the items of an example's history are excluded, in quality, latency and throughput.
         seed: of the samples, the bootstrap and the tests.
         scored_length: length of the lists by which rows are judged that score every item anyway.
         searched_length: the same for language rows, which search longer for a longer list. Beyond `timed_length` they
@@ -35,6 +36,7 @@ class Plan:
 
     split: SplitName = "test"
     users: int | None = 1000
+    exclude_seen: bool = False
     seed: int = 0
     scored_length: int = 100
     searched_length: int = 50

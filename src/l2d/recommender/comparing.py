@@ -82,11 +82,15 @@ def _curves(
     found: dict[str, Any] = {}
     if chosen.keys() & {"global", "local", "vote"}:
         some = examples.take(sample(examples, CURVE_USERS, plan.seed))
-        requests = ask(some, run.prompts, run.thinker, think=True)
+        requests = ask(some, run.prompts, run.thinker, think=True, exclude_seen=plan.exclude_seen)
         latent = Latent(run.entries, run.item_vectors, run.constants, requests, some.target, run.catalog)
         found["neighbours"] = quality_by_neighbours(latent, progress=partial(progress, "curve over M"))
         found["memory"] = quality_by_memory(latent, seed=plan.seed, progress=partial(progress, "curve over memory"))
-    timed = {name: Service(chosen[name], run.prompts, run.thinker) for name in BY_LENGTH if name in chosen}
+    timed = {
+        name: Service(chosen[name], run.prompts, run.thinker, exclude_seen=plan.exclude_seen)
+        for name in BY_LENGTH
+        if name in chosen
+    }
     if timed and plan.timed:
         histories = timed_histories(examples, plan.seed, min(LENGTH_TIMED, plan.timed))
         found["length"] = latency_by_length(timed, histories, progress=partial(progress, "curve over k"))

@@ -257,6 +257,7 @@ class Recommender(OpenRun):
         *,
         split: SplitName = "valid",
         users: int | None = None,
+        exclude_seen: bool = False,
         seed: int = 0,
         timing: bool = True,
         progress: StageProgress = silent,
@@ -268,6 +269,8 @@ class Recommender(OpenRun):
             decoders: names; None for global, local, vote, popularity and cooccurrence.
             split: `valid` or `test`.
             users: examples of a seeded sample, the same for every decoder; None for all.
+            exclude_seen: whether the items of an example's history are excluded, also where requests are timed; items
+                that were trimmed from it are not.
             seed: of the sample and the intervals.
             timing: whether single requests are timed, in turn.
             progress: called with (stage, done, total).
@@ -278,7 +281,8 @@ class Recommender(OpenRun):
         """
         return measure(
             self, decoders or ("global", "local", "vote", "popularity", "cooccurrence"),
-            split=split, users=users, seed=seed, timing=timing, progress=progress, notice=notice,
+            split=split, users=users, exclude_seen=exclude_seen, seed=seed, timing=timing,
+            progress=progress, notice=notice,
         )  # fmt: skip
 
     def compare(
@@ -287,6 +291,7 @@ class Recommender(OpenRun):
         *,
         split: SplitName = "test",
         users: int | None = 1000,
+        exclude_seen: bool = False,
         seed: int = 0,
         seeds: int = 1,
         timed: int = 100,
@@ -301,6 +306,7 @@ class Recommender(OpenRun):
             decoders: names, all others being tested against the first; None for every one.
             split: `valid` or `test`.
             users: examples that language decoders are asked about, a seeded sample; None for all.
+            exclude_seen: as in `evaluate`, for every row and curve.
             seed: of the sample, the tests and what is trained.
             seeds: how often peers are trained, with this seed and the next ones.
             timed: single requests that are timed per decoder, in turn; 0 for none.
@@ -313,7 +319,7 @@ class Recommender(OpenRun):
             ConfigError: an unknown decoder, users or seeds below 1, or not a split to measure on.
             ArtifactMismatch: the memory holds this split's targets.
         """
-        plan = Plan(split=split, users=users, seed=seed, timed=timed)
+        plan = Plan(split=split, users=users, exclude_seen=exclude_seen, seed=seed, timed=timed)
         return compare_run(
             self, tuple(DECODERS) if decoders is None else decoders, plan,
             seeds=seeds, curves=curves, extra=extra, progress=progress, notice=notice,

@@ -44,21 +44,23 @@ class Report:
     Args:
         split: `valid` or `test`.
         users: examples that were judged.
+        exclude_seen: whether the items of their histories were excluded.
         rows: figures by decoder.
     """
 
     split: str
     users: int
+    exclude_seen: bool
     rows: dict[str, Row]
 
     def to_json(self) -> dict[str, Any]:
-        """The figures as JSON values: {"split", "users", "decoders": {NAME: {...}}}."""
+        """The figures as JSON values: {"split", "users", "exclude_seen", "decoders": {NAME: {...}}}."""
         decoders = {}
         for name, row in self.rows.items():
             decoders[name] = row.evaluation.to_json()
             if row.ms_per_request is not None:
                 decoders[name]["ms_per_request"] = row.ms_per_request
-        return {"split": self.split, "users": self.users, "decoders": decoders}
+        return {"split": self.split, "users": self.users, "exclude_seen": self.exclude_seen, "decoders": decoders}
 
 
 def measure(
@@ -67,6 +69,7 @@ def measure(
     *,
     split: SplitName,
     users: int | None,
+    exclude_seen: bool,
     seed: int,
     timing: bool,
     progress: Callable[[str, int, int], None],
@@ -78,10 +81,13 @@ def measure(
     latent = any(decoder.needs_thoughts for decoder in decoders.values())
     everybody = run.dataset.splits[split]
     examples = everybody.take(sample(everybody, users, seed))
-    requests = ask(examples, run.prompts, run.thinker, think=latent, progress=partial(progress, "thinking"))
+    requests = ask(
+        examples, run.prompts, run.thinker, think=latent, exclude_seen=exclude_seen,
+        progress=partial(progress, "thinking"),
+    )  # fmt: skip
     counts = run.evidence.popularity
     rows = {}
-    times = _time(run, decoders, examples, seed, partial(progress, "timing")) if timing else {}
+    times = _time(run, decoders, examples, exclude_seen, seed, partial(progress, "timing")) if timing else {}
     for name, decoder in decoders.items():
         length = SEARCHED_LENGTH if DECODERS[name] == "language" else LENGTH
         rankings = rank_in_blocks(decoder, requests, min(length, len(run.catalog)), partial(progress, name))
@@ -89,7 +95,7 @@ def measure(
         rows[name] = Row(evaluation, times.get(name))
     if len(examples) < len(everybody):
         notice(f"{len(examples)} of {len(everybody)} {split} examples, drawn with seed {seed}")
-    return Report(split, len(examples), rows)
+    return Report(split, len(examples), exclude_seen, rows)
 
 
 def check_split(run: Recommender, split: SplitName, names: Sequence[str]) -> None:
@@ -118,12 +124,18 @@ def check_split(run: Recommender, split: SplitName, names: Sequence[str]) -> Non
 
 
 def _time(
-    run: Recommender, decoders: dict[str, Decoder], examples: Examples, seed: int, progress: Callable[[int, int], None]
+    run: Recommender,
+    decoders: dict[str, Decoder],
+    examples: Examples,
+    exclude_seen: bool,
+    seed: int,
+    progress: Callable[[int, int], None],
 ) -> dict[str, float]:
     """Median milliseconds per single request, the same users for every decoder, in turn."""
 
     def answer(decoder: Decoder, history: Rows) -> Rankings:
-        return decoder.rank(run.requests([history], think=decoder.needs_thoughts), SEARCHED_LENGTH)
+        excluded = [history] if exclude_seen else None
+        return decoder.rank(run.requests([history], think=decoder.needs_thoughts, exclude=excluded), SEARCHED_LENGTH)
 
     calls = {name: partial(answer, decoder) for name, decoder in decoders.items()}
     times = in_turn(calls, timed_histories(examples, seed), progress=progress)

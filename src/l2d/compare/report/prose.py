@@ -21,9 +21,9 @@ def measured(record: Record) -> Markup:
     terms = {
         "Users": _users(record),
         "Quality": (
-            "The whole catalogue is ranked and nothing is left out. HR@10 is the share of users whose next item is "
-            "among the first ten, NDCG@10 the same with less credit further down. By title, any item that has the "
-            "target's title counts."
+            f"The whole catalogue is ranked and {_left_out(record)} left out. HR@10 is the share of users whose next "
+            "item is among the first ten, NDCG@10 the same with less credit further down. By title, any item that has "
+            "the target's title counts."
         ),
         "Intervals": (
             f"{COVERAGE:.0f} % bootstrap intervals: users are drawn anew many times, and so much of the means lies "
@@ -109,6 +109,10 @@ def _users(record: Record) -> str:
         f"{whole} Language decoders, which cost most, are judged on {count(sample)} of them{drawn}; where rows are "
         "drawn side by side, all are shown on those same users."
     )
+
+
+def _left_out(record: Record) -> str:
+    return "only what the history holds is" if record.excludes_seen else "nothing is"
 
 
 def _differences(record: Record) -> str:

@@ -98,6 +98,11 @@ class Record:
         return len({row.number("users") for row in self.rows}) > 1
 
     @property
+    def excludes_seen(self) -> bool:
+        """Whether the histories' own items were left out; a record that does not say it left out nothing."""
+        return self.data.get("exclude_seen") is True
+
+    @property
     def shared(self) -> tuple[Row, ...]:
         """The rows with their quality on the same users, as far as the record has it."""
         return tuple(row.sample for row in self.rows) if self.mixed else self.rows

@@ -202,4 +202,5 @@ def _introduction(record: Record) -> str:
         timed += f" Decoders in language space are judged on lists of {count(searched)}, with as many beams."
     bars = " The bar splits a row's own time: " + ", ".join(PHASES) + "."
     split = f"On the {record.data['split']} split. " if record.data.get("split") else ""
-    return f"{split}Below each figure its 95 % interval.{timed}{bars} MiB: what a row holds while it answers."
+    seen = "The items of each history are left out. " if record.excludes_seen else ""
+    return f"{split}{seen}Below each figure its 95 % interval.{timed}{bars} MiB: what a row holds while it answers."
