@@ -36,6 +36,17 @@ def test_generate_lists_what_its_beams_hold_and_pads_the_rest() -> None:
     assert (long.rows[:, :4] == short.rows).all()
 
 
+def test_generate_leaves_out_what_is_excluded_as_our_own_beam_does() -> None:
+    prompts, body = series(24, seed=6), backbone("llama")
+    seen = histories(prompts, 4, seed=2)
+    ours, theirs = Beam(body, prompts, prompts.catalog, beams=24), Generate(body, prompts, 24, beams=24)
+    best = ours.rank(Requests(seen), 6).rows
+    requests = Requests(seen, exclude=[np.union1d(best[0], seen[0]), *best[1:3], np.arange(24, dtype=np.int32)])
+    assert theirs.rank(requests, 24).rows.tolist() == ours.rank(requests, 24).rows.tolist()
+    few = Generate(body, prompts, 24, beams=4).rank(requests, 4).rows
+    assert (few[:3] != NOTHING).all(), "beams are not spent on titles that may not be listed"
+
+
 def test_generate_calls_the_model_once_per_token_and_has_its_calls_counted() -> None:
     prompts, body = series(24, seed=6), backbone("llama")
     request = Requests(histories(prompts, 1, seed=3))
