@@ -4,7 +4,8 @@
     python benchmarks/opponents.py amazon-beauty --run runs/amazon-beauty --users 500 --only global,vote,beam,grounding
 
 Takes a run that benchmarks/quality.py made. Every decoder of `l2d compare`, and two more rows: `generate` (beam
-search as people do it today: ten beams, hence lists of ten) and `grounding-4` (the text of a beam of four).
+search as people do it today: ten beams, hence lists of ten) and `grounding-4` (the text of a beam of four). On the
+sets of `EXCLUDE_SEEN` no row lists an item of the history.
 Writes results/opponents-NAME.json, and the page docs/opponents-NAME.html with its first plot, docs/opponents-NAME.svg.
 """
 
@@ -26,6 +27,9 @@ from l2d.recommender.opponents import Opponents
 from lines import Lines
 from origin import RESULTS, ROOT, origin
 
+EXCLUDE_SEEN = ("amazon-beauty",)
+"""Sets in which no item recurs and whose published figures leave out what the user already has."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,8 +50,8 @@ def main() -> None:
         four = Opponents(run, options.seed, lines.progress).grounding(beams=4)
         extra.append(Contestant("grounding-4", "language", four))
     found = run.compare(
-        names, split=options.split, users=options.users, seed=options.seed, seeds=options.seeds, extra=extra,
-        progress=lines.progress, notice=lines.notice,
+        names, split=options.split, users=options.users, exclude_seen=options.name in EXCLUDE_SEEN, seed=options.seed,
+        seeds=options.seeds, extra=extra, progress=lines.progress, notice=lines.notice,
     )  # fmt: skip
     record = {**found.to_json(), "data": options.name, "only": only, **made}
     write_json(RESULTS / f"opponents-{options.name}.json", record)

@@ -99,9 +99,10 @@ def _opponents(name: str, record: Record) -> str:
     asked += f" --users {record['sample_users']}" if record["sample_users"] != 1000 else ""
     asked += f" --only {','.join(record['only'])}" if record["only"] else ""
     machine = record["machine"]
+    seen = "; the items of each history are excluded" if record.get("exclude_seen") else ""
     text = (
         f"### {SETS[name]}\n\n`{asked}`: {record['users']:,} {record['split']} users, "
-        f"{record['sample_users']:,} of them (drawn with seed {record['seed']}) for decoders in language space; "
+        f"{record['sample_users']:,} of them (drawn with seed {record['seed']}) for decoders in language space{seen}; "
         f"milliseconds are medians of single requests in turn, {machine['cpu']}, {machine['threads']} of "
         f"{machine['cores']} cores. The same as a page with plots: "
         f"[opponents-{name}.html](opponents-{name}.html)."
