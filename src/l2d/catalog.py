@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,6 +139,22 @@ class Catalog:
         containing = [title for low, title in lowered.items() if wanted and wanted in low][:n]
         close = [lowered[low] for low in difflib.get_close_matches(wanted, list(lowered), n=n, cutoff=0.5)]
         return list(dict.fromkeys(close + sorted(containing, key=len)))[:n]
+
+    def extended(self, titles: Mapping[str, str]) -> Catalog:
+        """This catalogue with more items behind its own, whose metadata is missing.
+
+        Args:
+            titles: by new id.
+
+        Raises:
+            DataError: an id that is there already, or an empty id or title.
+        """
+        if not titles:
+            return self
+        metadata = self.metadata
+        if metadata is not None:
+            metadata = pl.concat([metadata, metadata.clear(len(titles))])
+        return Catalog((*self.item_ids, *titles), (*self.titles, *titles.values()), metadata)
 
     def save(self, path: Path) -> None:
         """Writes the catalogue as one Parquet file, atomically."""

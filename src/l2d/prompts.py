@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -152,6 +152,19 @@ def _segments(template: Template, tokenizer: Tokenizer) -> dict[str, list[int]]:
     return dict(zip(texts, tokenizer.encode(filled, special=True), strict=True))
 
 
+def _title_ids(
+    template: Template, tokenizer: Tokenizer, titles: Sequence[str], most: int
+) -> tuple[TokenIds, NDArray[np.int64]]:
+    """Ids of all titles, each cut to `most`, joined; and where each begins and the last one ends."""
+    encoded = tokenizer.encode([template.item.replace("{title}", title) for title in titles], special=False)
+    for row, ids in enumerate(encoded):
+        if not ids:
+            raise DataError("a title has no tokens", got=repr(titles[row]), cure="rename or drop the item")
+    cut = [ids[:most] for ids in encoded]
+    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in cut])]).astype(np.int64)
+    return np.fromiter((token for ids in cut for token in ids), dtype=np.int32, count=int(offsets[-1])), offsets
+
+
 @dataclass(frozen=True)
 class Prompts:
     """A template compiled against a tokenizer and a catalogue. Build it with `Prompts.compile`.
@@ -203,13 +216,7 @@ class Prompts:
             )
         if len(parts["opening"]) == 0:
             raise ConfigError("the template's opening has no token", cure="begin the prompt with {bos} or with words")
-        titles = tokenizer.encode([template.item.replace("{title}", title) for title in catalog.titles], special=False)
-        for row, ids in enumerate(titles):
-            if not ids:
-                raise DataError("a title has no tokens", got=repr(catalog.titles[row]), cure="rename or drop the item")
-        cut = [ids[:max_title_tokens] for ids in titles]
-        offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in cut])]).astype(np.int64)
-        flat = np.fromiter((token for ids in cut for token in ids), dtype=np.int32, count=int(offsets[-1]))
+        flat, offsets = _title_ids(template, tokenizer, catalog.titles, max_title_tokens)
         compiled = cls(
             template,
             **parts,
@@ -226,6 +233,21 @@ class Prompts:
                 cure="shorten the template, lower --max-title-tokens or use a model with a longer context",
             )
         return compiled
+
+    def extended(self, tokenizer: Tokenizer, titles: Sequence[str]) -> Prompts:
+        """These prompts with more titles behind their own.
+
+        New titles are cut to the longest old one, so that every old history keeps its prompt.
+
+        Raises:
+            DataError: a title has no tokens.
+        """
+        flat, offsets = _title_ids(self.template, tokenizer, titles, self.longest_title)
+        return replace(
+            self,
+            title_ids=np.concatenate([self.title_ids, flat]),
+            title_offsets=np.concatenate([self.title_offsets, self.title_offsets[-1] + offsets[1:]]),
+        )
 
     @cached_property
     def longest_title(self) -> int:

@@ -177,6 +177,12 @@ class SASRec:
         network.load_state_dict(trained.weights)
         return cls(network, peer.known, peer.seen, trained.scores)
 
+    def among(self, items: int) -> SASRec:
+        """The same peer in a catalogue that has more items behind those it was trained with; it knows none of them."""
+        seen = np.zeros(items, dtype=bool)
+        seen[: len(self.seen)] = self.seen
+        return SASRec(self.network, KnownItems(self.known.rows, items), seen, self.scores)
+
     def rank(self, requests: Requests, k: int) -> Rankings:
         """The k most probable known items of each request, scored by log-probability over the known items.
 
@@ -215,7 +221,8 @@ class SASRec:
     def inputs(self, histories: Sequence[Rows]) -> torch.Tensor:
         """Begin and items, padded on the right. Shape: (histories, 1 + items of the longest)."""
         longest = max((len(history) for history in histories), default=0)
-        rows = np.full((len(histories), 1 + longest), self.known.items, dtype=np.int64)
+        begin = self.network.items.num_embeddings - 1
+        rows = np.full((len(histories), 1 + longest), begin, dtype=np.int64)
         for line, history in zip(rows, histories, strict=True):
             line[1 : 1 + len(history)] = history
         return torch.from_numpy(rows).to(self._rows.device)

@@ -34,14 +34,13 @@ class Recipe:
         shrinkage: of the covariance within items toward a sphere; None for plain Euclidean distances.
         temperature: of squared distances, in units of the thoughts' mean squared distance from their centre.
         prior: power of the item's recent entries in its probability given a thought.
-        half_life: days after which an entry counts half for `prior` and `trend`; None for never.
+        half_life: days after which an entry counts half for `prior`; None for never.
         text: entries that an item's title is worth in its vector.
         newcomer: entries that an item without any is given in `prior`, as a multiple of the known items' mean; 0 leaves
             such items out of what the thought can find.
         backwards: what an item that came before counts, against 1 for one that came after.
         damping: power of an item's sum of counts by which its counts are divided.
         fading: power of 1/lag that an item of the history weighs.
-        trend: power of an item's recent share of all entries, relative to its share at all times, on its counts.
         repeat: factor on items of the history, which seldom come again.
         repeat_last: factor on the history's last item.
     """
@@ -56,7 +55,6 @@ class Recipe:
     backwards: float = 0.25
     damping: float = 0.5
     fading: float = 0.75
-    trend: float = 0.0
     repeat: float = 0.3
     repeat_last: float = 0.3
 
@@ -111,15 +109,8 @@ class Materials:
         )
 
     def links(self, recipe: Recipe) -> Links:
-        """What counts say: from an item to those that stood near it, the growing ones more."""
-        links = self.evidence.associations(recipe.backwards, recipe.damping)
-        return Links(links.starts, links.targets, links.weights * self.growth(recipe)[links.targets])
-
-    def growth(self, recipe: Recipe) -> NDArray[np.float64]:
-        """Factor on the counts of each item. Shape: (items,)."""
-        ever, recent = (recent_counts(self.entries, len(self.items), life) for life in (None, recipe.half_life))
-        shares = [(counts + 0.5) / (counts + 0.5).sum() for counts in (recent, ever)]
-        return np.asarray((shares[0] / shares[1]) ** recipe.trend)
+        """What counts say: from an item to those that stood near it."""
+        return self.evidence.associations(recipe.backwards, recipe.damping)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ GRID: Mapping[str, tuple[float | None, ...]] = {
     "temperature": (0.05, 0.07, 0.1, 0.14, 0.2, 0.28),
     "shrinkage": (None, 0.3, 1.0, 3.0, 10.0),
     "text": (0.0, 1.0, 2.0, 4.0),
-    "trend": (0.0, 0.2, 0.4),
     "backwards": (0.0, 0.25, 0.5, 1.0),
     "damping": (0.0, 0.25, 0.5, 0.75),
     "fading": (0.5, 0.75, 1.0),
@@ -62,12 +61,11 @@ WITHOUT: Mapping[str, Mapping[str, float | None]] = {
     "counts": {"thought": 1.0},
     "learned metric": {"shrinkage": None},
     "prior": {"prior": 0.0},
-    "fading of old entries": {"half_life": None, "trend": 0.0},
+    "fading of old entries": {"half_life": None},
     "titles in item vectors": {"text": 0.0},
     "items without entries": {"newcomer": 0.0},
     "counts backwards": {"backwards": 0.0},
     "damped counts": {"damping": 0.0},
-    "trend of counts": {"trend": 0.0},
     "repeated items": {"repeat": 1.0, "repeat_last": 1.0},
 }
 """Each ingredient, and the constants that take it out."""
@@ -143,7 +141,7 @@ def calibrate(
     if not len(requests) or not len(requests) == len(targets) == len(users) or requests.thoughts is None:
         raise ConfigError("nothing to calibrate on", got=f"{len(requests)} requests, {len(targets)} targets")
     timed = bool((materials.entries.timestamp != UNKNOWN_TIME).all()) and bool(np.ptp(materials.entries.timestamp))
-    idle = set() if timed else {"half_life", "trend"}
+    idle = set() if timed else {"half_life"}
     idle |= set() if materials.text is not None else {"text"}
     grid = {name: values for name, values in grid.items() if name not in idle}
     start = Recipe() if materials.text is not None else Recipe(text=0.0)
@@ -173,6 +171,8 @@ def calibrate(
     for name, off in WITHOUT.items():
         ndcg[f"without {name}"] = trial.ndcg(replace(recipe, **off))  # type: ignore[arg-type]  # names of floats
         step()
+    if progress is not None:
+        progress(steps, steps)  # an ascent seldom needs all of its rounds
     return Calibration(recipe, len(requests), ndcg, float(held_out.mean()), warm, cold)
 
 
@@ -252,10 +252,7 @@ class _Trial:
             same, shrinkage=recipe.shrinkage, temperature=recipe.temperature, prior=recipe.prior,
             half_life=recipe.half_life, text=recipe.text, newcomer=recipe.newcomer,
         )  # fmt: skip
-        of_counts = replace(
-            same, backwards=recipe.backwards, damping=recipe.damping, fading=recipe.fading, trend=recipe.trend,
-            half_life=recipe.half_life if recipe.trend else None,
-        )  # fmt: skip
+        of_counts = replace(same, backwards=recipe.backwards, damping=recipe.damping, fading=recipe.fading)
         share = np.float32(recipe.thought)
         scores = self.seen.damp(self._counts(of_counts).copy(), recipe)
         scores *= 1 - share
