@@ -65,6 +65,11 @@ class Run:
         return self.path / "decoder.json"
 
     @property
+    def calibration(self) -> Path:
+        """What auto measured beside its constants: the scatter of thoughts, and vectors of titles."""
+        return self.path / "calibration.npz"
+
+    @property
     def peers(self) -> Path:
         """Trained opponents, a folder each."""
         return self.path / "peers"
@@ -102,10 +107,15 @@ class Run:
         """Writes the manifest of a run that is ready, with the checksums of its final files."""
         return self.write_manifest({**fields, "state": "ready", "files": self.checksums()})
 
+    def record(self, manifest: dict[str, Any], **changed: Any) -> dict[str, Any]:
+        """Writes the manifest anew with some fields changed."""
+        fresh = ("format", "versions", "checksum")
+        return self.write_manifest({key: value for key, value in manifest.items() if key not in fresh} | changed)
+
     def record_constants(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Adds the checksum of `decoder.json` to the manifest."""
-        kept = {key: value for key, value in manifest.items() if key not in ("format", "versions", "checksum")}
-        return self.write_manifest({**kept, "constants": sha256_file(self.constants)})
+        """Adds the checksums of `decoder.json`, and of `calibration.npz` where it is there, to the manifest."""
+        calibration = sha256_file(self.calibration) if self.calibration.is_file() else None
+        return self.record(manifest, constants=sha256_file(self.constants), calibration=calibration)
 
     def checksums(self) -> dict[str, str]:
         """Digests of all final files."""

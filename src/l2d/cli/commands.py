@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from l2d import __version__
-from l2d.cli import compare, doctor, evaluate, memory, prepare, quickstart, recommend, tune
+from l2d.cli import calibrate, compare, doctor, evaluate, items, memory, prepare, quickstart, recommend, tune
 from l2d.cli.display import complain, quieten
 from l2d.errors import L2DError
 
@@ -26,7 +26,19 @@ GO_ON = {
     "compare": "the same command goes on: what is trained resumes, what is measured starts anew",
 }
 
-ORDER = ("prepare", "tune", "adopt", "memory", "recommend", "evaluate", "compare", "quickstart", "doctor")
+ORDER = (
+    "prepare",
+    "tune",
+    "adopt",
+    "memory",
+    "calibrate",
+    "items",
+    "recommend",
+    "evaluate",
+    "compare",
+    "quickstart",
+    "doctor",
+)
 """Of the stages; by itself the library would list the group `memory` behind all commands."""
 
 
@@ -47,7 +59,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-for stage in (prepare, tune, memory, recommend, evaluate, compare, quickstart, doctor):
+for stage in (prepare, tune, memory, calibrate, items, recommend, evaluate, compare, quickstart, doctor):
     stage.add_to(app)
 
 

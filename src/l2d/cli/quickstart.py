@@ -31,7 +31,7 @@ def quickstart(
     json: JsonFile = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a demo shop, tune scratch:tiny on it, build the memory, and compare six decoders. About three minutes."""
+    """Make a demo shop, tune scratch:tiny on it, build the memory, calibrate, compare. About three minutes."""
     from l2d.artifacts import refuse_existing, write_json
 
     refuse_existing(out, overwrite=overwrite)
@@ -56,7 +56,7 @@ def recommend_in_words(run: Recommender) -> None:
     say("One reader of the test split had, oldest first:")
     for row in history.tolist():
         say(f"  {titles[row]}")
-    say("vote recommends:")
+    say("auto recommends:")
     show(run.recommend([run.catalog.item_id(row) for row in history.tolist()], k=5, exclude_seen=True))
     say(f"and the reader took next: {titles[target]}")
 

@@ -40,7 +40,10 @@ def recommend(
         typer.Option(metavar="FILE.jsonl", help="A request per line; a JSON line is printed for each. `-`: stdin."),
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, metavar="N", help="Length of the list.")] = 10,
-    decoder: Annotated[str, typer.Option(metavar="NAME", help=f"{Decoders}.")] = "vote",
+    decoder: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"{Decoders}. [default: auto, or vote where the run is not calibrated]"),
+    ] = None,
     neighbours: Annotated[
         int | None, typer.Option(min=1, metavar="M", help="Nearest entries, for local and vote. [default: as fitted]")
     ] = None,
@@ -54,7 +57,9 @@ def recommend(
     allow: Annotated[
         Items, typer.Option(metavar="TITLE_OR_ID", help="Recommend only such items; may be repeated.")
     ] = None,
-    minimum_entries: Annotated[int, typer.Option(min=1, metavar="N", help="Least memory entries of an item.")] = 1,
+    minimum_entries: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Least memory entries of an item; 0: known by its title is enough.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     device: Device = "auto",
 ) -> None:

@@ -1,4 +1,4 @@
-"""Why an item was recommended: the memory entries that voted for it."""
+"""Why an item was recommended: what each kind of evidence gave, and the memory entries that voted for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from l2d.catalog import Catalog
-from l2d.decode import Vote
+from l2d.decode import Auto, Vote
 from l2d.decode.latent import neighbourhoods
 from l2d.interactions import Examples
 from l2d.ranking import Requests
@@ -32,6 +32,23 @@ class Carrier:
 
 
 @dataclass(frozen=True)
+class Given:
+    """What one kind of evidence gave to a recommendation.
+
+    Args:
+        kind: `thought`, or `counts`: how often the item stood near one of the history's.
+        share: of its score, 0 to 1.
+        item_id: the history's item, of counts.
+        title: its title.
+    """
+
+    kind: str
+    share: float
+    item_id: str | int | None = None
+    title: str | None = None
+
+
+@dataclass(frozen=True)
 class Explanation:
     """What carried one item.
 
@@ -43,6 +60,8 @@ class Explanation:
         neighbours: entries that voted at all.
         carriers: items in those entries' histories, the largest share first.
         users: whose histories they were, strongest first; None unless asked for.
+        evidence: what the thought and the counts of each item of the history gave to its score in auto, the largest
+            share first; empty where the run is not calibrated, or auto does not know the item.
     """
 
     item_id: str | int
@@ -52,6 +71,35 @@ class Explanation:
     neighbours: int
     carriers: tuple[Carrier, ...]
     users: tuple[str, ...] | None = None
+    evidence: tuple[Given, ...] = ()
+
+
+def evidence_for(auto: Auto, requests: Requests, row: int, catalog: Catalog) -> tuple[Given, ...]:
+    """Splits an item's score in auto by kind of evidence, and the counts' part by item of the history.
+
+    Args:
+        auto: the decoder.
+        requests: a single request with its thought.
+        row: the item to explain.
+        catalog: the items.
+    """
+    thought, counts = (float(part[0, row]) for part in auto.evidence(requests))
+    if not thought + counts:
+        return ()
+    (history,) = requests.histories
+    linked: dict[int, float] = {}
+    for lag, seen in enumerate(reversed(history.tolist()), start=1):
+        targets, weights = auto.links.of(seen)
+        weight = float(weights[targets == row].sum()) / lag**auto.recipe.fading
+        linked[seen] = linked.get(seen, 0.0) + weight
+    whole = sum(linked.values())
+    given = [Given("thought", thought / (thought + counts))]
+    given += [
+        Given("counts", counts / (thought + counts) * weight / whole, catalog.item_id(seen), catalog.titles[seen])
+        for seen, weight in linked.items()
+        if counts and weight
+    ]
+    return tuple(sorted(given, key=lambda part: -part.share))
 
 
 def explain(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from l2d.compare import Comparison, Contestant, Plan
-from l2d.decode import Vote
+from l2d.decode import Calibration, Vote
 from l2d.errors import ConfigError
 from l2d.interactions import Dataset, SplitName
 from l2d.memory import MemoryInfo
 from l2d.memory.ledger import DType
+from l2d.recommender.adding import Added, add_items
 from l2d.recommender.answering import Recommendation, RecommendRequest, answer, similar
+from l2d.recommender.calibrating import calibrate_run
 from l2d.recommender.comparing import compare_run
-from l2d.recommender.explaining import Explanation, explain
+from l2d.recommender.explaining import Explanation, evidence_for, explain
 from l2d.recommender.making import Notice, StageProgress, adopt_run, silent, tune_run
 from l2d.recommender.measuring import Report, measure
 from l2d.recommender.opening import DECODERS, OpenRun, open_parts
@@ -158,7 +161,7 @@ class Recommender(OpenRun):
             DataError: a thought does not fit `dtype`.
         """
         remember(self, through=through, dtype=dtype, overwrite=overwrite, progress=progress)
-        for name in ("memory", "entries", "train_entries", "item_vectors", "constants"):
+        for name in ("memory", "entries", "train_entries", "item_vectors", "constants", "auto"):
             self.__dict__.pop(name, None)
         self._opponents.clear()
         fit_constants(self, progress)
@@ -170,6 +173,36 @@ class Recommender(OpenRun):
         notice(f"fitted on validation: local M = {local}; vote M = {vote}, tau = {tau:.3g}")
         return self.memory_info()
 
+    def calibrate(self, *, seed: int = 0, progress: StageProgress = silent) -> Calibration:
+        """Fits auto on validation and makes it the decoder that answers where none is named.
+
+        Args:
+            seed: of the validation sample and of the halves that the held-out figure is made with.
+            progress: called with (stage, done, total).
+
+        Raises:
+            ArtifactMissing: no memory yet.
+        """
+        found = calibrate_run(self, seed=seed, progress=progress)
+        for name in ("constants", "auto"):
+            self.__dict__.pop(name, None)
+        return found
+
+    def add_items(self, titles: Mapping[str, str], *, progress: StageProgress = silent) -> Added:
+        """Adds items to the catalogue by their titles alone; nothing is trained, the prepared data stays as it is.
+
+        They may stand in histories at once. auto recommends them where validation found it worth while (`newcomer`);
+        of a run that is not calibrated yet, after `calibrate`.
+
+        Args:
+            titles: by item id.
+            progress: called with (stage, done, total).
+
+        Raises:
+            DataError: an id is known under another title, or a title has no tokens.
+        """
+        return add_items(self, titles, progress=progress)
+
     def memory_info(self) -> MemoryInfo:
         """What the memory holds."""
         return self.memory.info()
@@ -179,13 +212,13 @@ class Recommender(OpenRun):
         history: Sequence[str | int],
         *,
         k: int = 10,
-        decoder: str = "vote",
+        decoder: str | None = None,
         neighbours: int | None = None,
         temperature: float | None = None,
         exclude: Sequence[str | int] = (),
         allow: Sequence[str | int] | None = None,
         exclude_seen: bool = False,
-        minimum_entries: int = 1,
+        minimum_entries: int = 0,
     ) -> list[Recommendation]:
         """Recommends for one history of ids or titles, oldest first; options as in `recommend_batch`."""
         request = RecommendRequest(history, k, exclude, allow)
@@ -198,21 +231,21 @@ class Recommender(OpenRun):
         self,
         requests: Sequence[RecommendRequest],
         *,
-        decoder: str = "vote",
+        decoder: str | None = None,
         neighbours: int | None = None,
         temperature: float | None = None,
         exclude_seen: bool = False,
-        minimum_entries: int = 1,
+        minimum_entries: int = 0,
     ) -> list[list[Recommendation]]:
         """Recommends for many histories at once.
 
         Args:
             requests: histories with their filters.
-            decoder: one of `DECODERS`.
+            decoder: one of `DECODERS`; None for auto, or vote where the run is not calibrated.
             neighbours: M instead of the fitted one.
             temperature: tau instead of the fitted one.
             exclude_seen: whether a history's own items are excluded.
-            minimum_entries: least memory entries of a recommended item.
+            minimum_entries: least memory entries of a recommended item; with 0, auto may recommend by title alone.
 
         Returns:
             A list per request, best first, at most its k long.
@@ -220,7 +253,7 @@ class Recommender(OpenRun):
         Raises:
             UnknownItem, ConfigError: a request that cannot be answered.
         """
-        chosen = self.decoder(decoder, neighbours=neighbours, temperature=temperature)
+        chosen = self.decoder(decoder or self.usual, neighbours=neighbours, temperature=temperature)
         return answer(self, requests, chosen, exclude_seen=exclude_seen, minimum_entries=minimum_entries)
 
     def user_history(self, user_id: str | int) -> list[str | int]:
@@ -238,7 +271,7 @@ class Recommender(OpenRun):
         return similar(self, item, k)
 
     def explain(self, history: Sequence[str | int], item: str | int, *, with_users: bool = False) -> Explanation:
-        """Names the memory entries that carried an item in a vote.
+        """Says what each kind of evidence gave to an item in auto, and which memory entries carried it in a vote.
 
         Args:
             history: ids or titles, oldest first.
@@ -249,7 +282,11 @@ class Recommender(OpenRun):
         assert isinstance(vote, Vote)
         requests = self.requests([self.trimmed(self.rows(history))], think=True)
         examples = [self.dataset.splits[name] for name in THROUGH[self.memory.metadata["through"]]]
-        return explain(vote, requests, self.catalog.find(item), self.catalog, examples, with_users=with_users)
+        row = self.catalog.find(item)
+        found = explain(vote, requests, row, self.catalog, examples, with_users=with_users)
+        return (
+            replace(found, evidence=evidence_for(self.auto, requests, row, self.catalog)) if self.calibrated else found
+        )
 
     def evaluate(
         self,
@@ -266,7 +303,7 @@ class Recommender(OpenRun):
         """Quality, slices and single-request times of decoders on a split.
 
         Args:
-            decoders: names; None for global, local, vote, popularity and cooccurrence.
+            decoders: names; None for global, local, vote, auto where it is calibrated, popularity and cooccurrence.
             split: `valid` or `test`.
             users: examples of a seeded sample, the same for every decoder; None for all.
             exclude_seen: whether the items of an example's history are excluded, also where requests are timed; items
@@ -279,8 +316,9 @@ class Recommender(OpenRun):
         Raises:
             ConfigError: the memory holds this split's targets, an unknown decoder, or users below 1.
         """
+        usual = ["global", "local", *dict.fromkeys(("vote", self.usual)), "popularity", "cooccurrence"]
         return measure(
-            self, decoders or ("global", "local", "vote", "popularity", "cooccurrence"),
+            self, decoders or usual,
             split=split, users=users, exclude_seen=exclude_seen, seed=seed, timing=timing,
             progress=progress, notice=notice,
         )  # fmt: skip
@@ -303,7 +341,7 @@ class Recommender(OpenRun):
         """Measures decoders and their opponents in one run; trains the opponents that were not trained yet.
 
         Args:
-            decoders: names, all others being tested against the first; None for every one.
+            decoders: names, all others being tested against the first; None for every one that is fitted.
             split: `valid` or `test`.
             users: examples that language decoders are asked about, a seeded sample; None for all.
             exclude_seen: as in `evaluate`, for every row and curve.
@@ -321,6 +359,6 @@ class Recommender(OpenRun):
         """
         plan = Plan(split=split, users=users, exclude_seen=exclude_seen, seed=seed, timed=timed)
         return compare_run(
-            self, tuple(DECODERS) if decoders is None else decoders, plan,
+            self, self.every_decoder() if decoders is None else decoders, plan,
             seeds=seeds, curves=curves, extra=extra, progress=progress, notice=notice,
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,15 @@ from l2d.artifacts import sha256_file
 from l2d.backbone import Backbone, MaskForm, PackProbe
 from l2d.catalog import Catalog
 from l2d.compare import Kind
-from l2d.decode import Constants, Global, Local, Vote
+from l2d.decode import Auto, Constants, Global, Local, Vote
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
 from l2d.evidence import Evidence
 from l2d.interactions import Dataset, block_start
 from l2d.memory import Entries, ItemVectors, Memory, aggregate
 from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests
+from l2d.recommender.adding import read_added
+from l2d.recommender.calibrating import open_materials
 from l2d.recommender.making import StageProgress, silent
 from l2d.recommender.opponents import Opponents
 from l2d.run import Run, check_same
@@ -30,6 +33,7 @@ DECODERS: dict[str, Kind] = {
     "global": "latent",
     "local": "latent",
     "vote": "latent",
+    "auto": "latent",
     "beam": "language",
     "grounding": "language",
     "d3": "language",
@@ -46,7 +50,7 @@ DECODERS: dict[str, Kind] = {
 }
 """Every decoder that a run can answer with, by kind; the order is that of a comparison."""
 
-REMEMBERING = ("global", "local", "vote", "item-head")
+REMEMBERING = ("global", "local", "vote", "auto", "item-head")
 """Decoders that answer from the memory, or were trained on it."""
 
 
@@ -91,7 +95,18 @@ class OpenRun:
         self.backbone = backbone
         self.prompts = prompts
         self.thinker = thinker
+        self.added = read_added(run, manifest)
         self._opponents: dict[tuple[str, int], Decoder] = {}
+        if len(self.added):
+            self.extend(dataset.catalog.extended(dict(zip(self.added["item_id"], self.added["title"], strict=True))))
+
+    def extend(self, catalog: Catalog) -> None:
+        """Goes over to a catalogue that has more items behind those of this one."""
+        self.prompts = self.prompts.extended(self.backbone.tokenizer, catalog.titles[len(self.catalog) :])
+        self.dataset = replace(self.dataset, catalog=catalog)
+        for name in ("entries", "train_entries", "item_vectors", "evidence", "auto"):
+            self.__dict__.pop(name, None)
+        self._opponents.clear()
 
     @property
     def path(self) -> Path:
@@ -152,6 +167,36 @@ class OpenRun:
         return Constants.load(self.run.constants)
 
     @cached_property
+    def auto(self) -> Auto:
+        """The decoder auto.
+
+        Raises:
+            ArtifactMissing: not calibrated yet.
+            ArtifactCorrupt: what was calibrated changed.
+        """
+        materials = open_materials(self)
+        assert self.constants.auto is not None
+        return Auto(materials, self.constants.auto.recipe)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether auto is fitted.
+
+        Raises:
+            ArtifactMissing: not even the memory's constants are.
+        """
+        return self.constants.auto is not None
+
+    @property
+    def usual(self) -> str:
+        """The decoder that answers where none is named: auto once it is calibrated, else vote."""
+        return "auto" if self.calibrated else "vote"
+
+    def every_decoder(self) -> list[str]:
+        """All of `DECODERS`, auto only where it is calibrated."""
+        return [name for name in DECODERS if name != "auto" or self.calibrated]
+
+    @cached_property
     def train_entries(self) -> Entries:
         """The memory's entries of the training split, whatever else it holds."""
         return self.entries.take(np.flatnonzero(self.entries.sample < len(self.dataset.splits.train)))
@@ -161,8 +206,8 @@ class OpenRun:
         """Fingerprints that a memory must have been built with."""
         return {
             "backbone": self.manifest["backbone"]["fingerprint"],
-            "prompts": self.prompts.fingerprint,
-            "catalog": self.catalog.fingerprint,
+            "prompts": self.manifest["prompt"],
+            "catalog": self.manifest["catalog"],
         }
 
     def decoder(
@@ -200,6 +245,8 @@ class OpenRun:
             m = self.constants.vote_neighbours if neighbours is None else neighbours
             tau = self.constants.vote_temperature if temperature is None else temperature
             return Vote(self.entries, self.item_vectors, m, tau)
+        if name == "auto":
+            return self.auto
         if (name, seed) not in self._opponents:
             self._opponents[name, seed] = Opponents(self, seed, progress).open(name)
         return self._opponents[name, seed]

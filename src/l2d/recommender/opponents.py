@@ -139,17 +139,18 @@ class Opponents:
 
     def sasrec(self) -> SASRec:
         """See `l2d.baselines.SASRec`."""
-        splits = self.run.dataset.splits
-        return SASRec.fit(
+        run, splits = self.run, self.run.dataset.splits
+        peer = SASRec.fit(
             splits.train,
             splits.valid,
-            len(self.run.catalog),
+            len(run.catalog) - len(run.added),
             SASRecConfig(seed=self.seed),
             self._folder("sasrec"),
             identity=self._identity(),
-            device=self.run.backbone.device,
+            device=run.backbone.device,
             progress=partial(self.progress, "training sasrec"),
         )
+        return peer.among(len(run.catalog))
 
     @property
     def _language(self) -> tuple[Backbone, Prompts, Catalog]:
@@ -164,7 +165,7 @@ class Opponents:
 
     def _identity(self, *parts: str) -> dict[str, str]:
         """Fingerprints of the data and of other parts of the run that a peer depends on."""
-        whole = self.run.identity | {"data": self.run.dataset.fingerprint}
+        whole = self.run.identity | {"data": self.run.manifest["data"]}
         return {part: whole[part] for part in ("data", "catalog", *parts)}
 
 

@@ -1,4 +1,4 @@
-"""The whole path on the embedded demo shop: data, tuning, memory, table."""
+"""The whole path on the embedded demo shop: data, tuning, memory, calibration, table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from l2d.recommender.measuring import Report
 from l2d.sources.demo import demo_world
 from l2d.tuning import TuningConfig
 
-ROWS = ("global", "local", "vote", "beam", "popularity", "cooccurrence")
+ROWS = ("global", "local", "vote", "auto", "beam", "popularity", "cooccurrence")
 """Decoders of the quickstart's table."""
 
 TUNING = TuningConfig(epochs=10, tokens_per_batch=1024, learning_rate=3e-3, dropout=0.1, evaluations=4)
@@ -28,7 +28,7 @@ def demo_dataset() -> Dataset:
 def quickstart(
     out: Path, *, overwrite: bool = False, progress: StageProgress = silent, notice: Notice = silent
 ) -> tuple[Recommender, Report]:
-    """Tunes `scratch:tiny` on the demo shop, builds the memory and compares six decoders on the test split."""
+    """Tunes `scratch:tiny` on the demo shop, builds and calibrates a memory, compares decoders on the test split."""
     run = Recommender.tune(
         demo_dataset(),
         backbone="scratch:tiny",
@@ -39,4 +39,5 @@ def quickstart(
         notice=notice,
     )
     run.build_memory(progress=progress, notice=notice)
+    run.calibrate(progress=progress)
     return run, run.evaluate(ROWS, split="test", progress=progress, notice=notice)

@@ -1,0 +1,79 @@
+"""auto of a run: its materials, and the constants that validation chooses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l2d.artifacts import read_arrays, sha256_file, write_arrays
+from l2d.decode import Calibration, Materials, Spread, TitleMap, calibrate, enough
+from l2d.errors import ArtifactCorrupt, ArtifactMissing
+from l2d.memory import aggregate
+from l2d.recommender.making import StageProgress, sample_users
+
+if TYPE_CHECKING:
+    from l2d.recommender.opening import OpenRun
+
+SPREAD = ("centre", "total", "within")
+TITLE_MAP = ("mean", "scale", "weight", "bias")
+
+
+def calibrate_run(run: OpenRun, *, seed: int, progress: StageProgress) -> Calibration:
+    """Fits auto on validation, from the training entries of the memory alone; never reads the test split."""
+    constants = run.constants
+    entries, catalog = run.train_entries, run.catalog
+    items = aggregate(entries, len(catalog))
+    titles = title_thoughts(run, range(len(catalog)), partial(progress, "reading titles"))
+    title_map = TitleMap.fit(titles, items, seed)
+    materials = Materials(run.evidence, entries, items, Spread.of(entries, items), title_map(titles))
+    some = enough(len(run.dataset.splits.valid), len(catalog))
+    valid = sample_users(run.dataset.splits.valid, some, np.random.default_rng([seed, 31]))
+    requests = run.requests(valid.histories(), think=True)
+    found = calibrate(
+        materials, requests, valid.target, valid.user, seed=seed, progress=partial(progress, "calibrating")
+    )
+    assert materials.text is not None
+    arrays = {"text": materials.text}
+    arrays |= {f"spread_{part}": getattr(materials.spread, part) for part in SPREAD}
+    arrays |= {f"titles_{part}": getattr(title_map, part) for part in TITLE_MAP}
+    write_arrays(run.run.calibration, arrays)
+    replace(constants, auto=found).save(run.run.constants)
+    run.manifest = run.run.record_constants(run.manifest)
+    return found
+
+
+def open_materials(run: OpenRun) -> Materials:
+    """What auto answers from: all of the memory, and what the calibration measured.
+
+    Raises:
+        ArtifactMissing: not calibrated yet.
+        ArtifactCorrupt: `calibration.npz` changed.
+    """
+    cure = f"run `l2d calibrate {run.path}` again"
+    if run.constants.auto is None or not run.run.calibration.is_file():
+        raise ArtifactMissing(f"{run.path} is not calibrated", cure=f"run `l2d calibrate {run.path}` first")
+    if sha256_file(run.run.calibration) != run.manifest.get("calibration"):
+        raise ArtifactCorrupt(f"{run.run.calibration} was changed since it was written", cure=cure)
+    arrays = read_arrays(run.run.calibration)
+    spread = Spread(*(arrays[f"spread_{part}"] for part in SPREAD))
+    text = arrays["text"]
+    later = len(run.catalog) - len(text)
+    if later:
+        text = np.concatenate([text, np.array(run.added["vector"].to_list()[-later:], dtype=np.float32)])
+    return Materials(run.evidence, run.entries, run.item_vectors, spread, text)
+
+
+def open_title_map(run: OpenRun) -> TitleMap:
+    """From thoughts of titles to item vectors, as calibrated."""
+    arrays = read_arrays(run.run.calibration)
+    return TitleMap(*(arrays[f"titles_{part}"] for part in TITLE_MAP))
+
+
+def title_thoughts(run: OpenRun, rows: range, progress: partial[None]) -> NDArray[np.float32]:
+    """Thoughts of histories that hold one item alone. Shape: (rows, width)."""
+    prompts = [run.prompts.prompt(np.array([row], dtype=np.int32)) for row in rows]
+    return run.thinker.think(prompts, progress)
