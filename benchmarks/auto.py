@@ -1,0 +1,150 @@
+"""What is calibrated decoding worth against each of its own ingredients, and does it find items without samples?
+
+    python benchmarks/auto.py amazon-cds --run runs/amazon-cds               # validation; calibrates the run if need be
+    python benchmarks/auto.py amazon-cds --run runs/amazon-cds --split test  # once, when everything is chosen
+
+Rows: auto; its thought alone and its counts alone; global, vote, co-occurrence. Each is compared with auto on the same
+users (paired bootstrap). On the sets of `EXCLUDE_SEEN` that is done a second time without the items of the histories.
+
+Cold items, on the same split: a tenth of the items is withheld, which means that no entry of the memory and no count
+knows them (the backbone has read their titles in tuning); auto, with the constants of the whole run, is asked again.
+Writes results/auto-NAME.json, one part for each split.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # before transformers is loaded
+
+import numpy as np
+
+from l2d import Recommender
+from l2d.artifacts import read_json, write_json
+from l2d.compare.significance import mean_interval
+from l2d.decode import Auto, Materials, TitleMap
+from l2d.evaluate import Evaluation, evaluate
+from l2d.evidence import Evidence
+from l2d.interactions import Examples
+from l2d.memory import aggregate
+from l2d.ranking import Decoder, Rankings, Requests
+from l2d.recommender.calibrating import title_thoughts
+from lines import Lines
+from opponents import EXCLUDE_SEEN
+from origin import RESULTS, origin
+
+LENGTH, BLOCK, WITHHELD = 50, 512, 0.1
+METRICS = ("hr@10", "ndcg@10", "hr@20", "hr@50")
+SLICES = ("later", "same_time", "freq_0", "freq_1_2", "freq_3_5", "freq_6_more", "repeat", "new")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="for the result file")
+    parser.add_argument("--run", type=Path, required=True, help="a run with a memory")
+    parser.add_argument("--split", default="valid", choices=("valid", "test"))
+    options = parser.parse_args()
+    lines, made = Lines(), origin()
+    run = Recommender.load(options.run)
+    if not run.calibrated:
+        run.calibrate(progress=lines.progress)
+    examples = run.dataset.splits[options.split]
+    requests = run.requests(examples.histories(), think=True)
+    part: dict[str, Any] = {"users": len(examples), "rows": rows(run, examples, requests)}
+    if options.name in EXCLUDE_SEEN:
+        without = replace(requests, exclude=requests.histories)
+        part["rows_without_seen"] = rows(run, examples, without)
+    part["cold"] = cold(run, examples, requests, lines)
+    file = RESULTS / f"auto-{options.name}.json"
+    record = read_json(file) if file.is_file() else {}
+    calibration = run.constants.auto
+    assert calibration is not None
+    record |= {"data": options.name, "calibration": calibration.to_json(), options.split: part | made}
+    write_json(file, record)
+    for name, row in part["rows"].items():
+        low, high = row["auto_minus"]["ndcg@10"][1:]
+        print(
+            f"{name:14}",
+            "  ".join(f"{m} {row['metrics'][m]:.4f}" for m in METRICS),
+            f"auto - it {low:+.4f} to {high:+.4f}",
+        )
+    print(part["cold"])
+
+
+def rows(run: Recommender, examples: Examples, requests: Requests) -> dict[str, Any]:
+    """Figures of each row, and of auto minus it."""
+    auto = run.auto
+    decoders: dict[str, Decoder] = {
+        "auto": auto,
+        "thought": Auto(auto.materials, replace(auto.recipe, thought=1.0)),
+        "counts": Auto(auto.materials, replace(auto.recipe, thought=0.0)),
+        **{name: run.decoder(name) for name in ("global", "vote", "cooccurrence")},
+    }
+    judged = {name: judge(run, decoder, examples, requests) for name, decoder in decoders.items()}
+    return {name: described(found, judged["auto"]) for name, found in judged.items()}
+
+
+def judge(run: Recommender, decoder: Decoder, examples: Examples, requests: Requests) -> Evaluation:
+    """One decoder on one split."""
+    places = range(len(requests))
+    blocks = [places[start : start + BLOCK] for start in range(0, len(requests), BLOCK)]
+    rankings = Rankings.concatenate([decoder.rank(requests.take(block), LENGTH) for block in blocks])
+    return evaluate(rankings, examples, run.catalog, run.evidence.popularity)
+
+
+def described(found: Evaluation, auto: Evaluation) -> dict[str, Any]:
+    """Metrics, slices, and the paired difference to auto: [mean, low, high]."""
+    differences = {metric: auto.values(metric) - found.values(metric) for metric in METRICS}
+    generator = np.random.default_rng(0)
+    return {
+        "metrics": {metric: found.metrics[metric] for metric in METRICS},
+        "title_match": {metric: found.title_match[metric] for metric in METRICS},
+        "slices": {name: {key: found.slices[name].get(key) for key in ("users", "hr@10", "hr@50")} for name in SLICES},
+        "auto_minus": {
+            metric: [float(values.mean()), *mean_interval(values, generator)] for metric, values in differences.items()
+        },
+    }
+
+
+def cold(run: Recommender, examples: Examples, requests: Requests, lines: Lines) -> dict[str, Any]:
+    """Withholds a tenth of the items that have entries, and asks auto with and without newcomers."""
+    whole, recipe = run.auto.materials, run.auto.recipe
+    known = np.flatnonzero(whole.items.counts > 0)
+    withheld = np.zeros(len(run.catalog), dtype=bool)
+    withheld[np.random.default_rng(0).choice(known, int(len(known) * WITHHELD), replace=False)] = True
+    entries = run.train_entries.take(np.flatnonzero(~withheld[run.train_entries.row]))
+    items = aggregate(entries, len(run.catalog))
+    thoughts = title_thoughts(run, range(len(run.catalog)), lambda done, total: lines.progress("titles", done, total))
+    text = TitleMap.fit(thoughts, items)(thoughts)
+    materials = Materials(without(run.evidence, withheld), entries, items, whole.spread, text)
+    target = withheld[examples.target]
+    found: dict[str, Any] = {"items": int(withheld.sum()), "cold_targets": int(target.sum())}
+    for given in (0.0, recipe.newcomer, 1.0, 3.0, 10.0, 30.0):
+        judged = judge(run, Auto(materials, replace(recipe, newcomer=given)), examples, requests)
+        found[f"newcomer {given:g}"] = {
+            f"{which} {metric}": float(judged.values(metric)[part].mean())
+            for which, part in (("cold", target), ("warm", ~target))
+            for metric in ("hr@10", "ndcg@10", "hr@50")
+        }
+    return found
+
+
+def without(evidence: Evidence, withheld: np.ndarray) -> Evidence:
+    """The counts with every link from or to withheld items taken out."""
+
+    def cut(links: Any) -> Any:
+        source = np.repeat(np.arange(links.items), np.diff(links.starts))
+        kept = ~(withheld[source] | withheld[links.targets])
+        keys = source[kept].astype(np.int64) * links.items + links.targets[kept]
+        return type(links).from_keys(keys, links.weights[kept], links.items)
+
+    popularity = np.where(withheld, 0, evidence.popularity)
+    return Evidence(popularity, cut(evidence.transitions), cut(evidence.cooccurrence))
+
+
+if __name__ == "__main__":
+    main()
