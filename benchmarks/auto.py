@@ -26,11 +26,9 @@ import numpy as np
 from l2d import Recommender
 from l2d.artifacts import read_json, write_json
 from l2d.compare.significance import mean_interval
-from l2d.decode import Auto, Materials, TitleMap
+from l2d.decode import Auto, TitleMap
 from l2d.evaluate import Evaluation, evaluate
-from l2d.evidence import Evidence
 from l2d.interactions import Examples
-from l2d.memory import aggregate
 from l2d.ranking import Decoder, Rankings, Requests
 from l2d.recommender.calibrating import title_thoughts
 from lines import Lines
@@ -116,14 +114,12 @@ def cold(run: Recommender, examples: Examples, requests: Requests, lines: Lines)
     known = np.flatnonzero(whole.items.counts > 0)
     withheld = np.zeros(len(run.catalog), dtype=bool)
     withheld[np.random.default_rng(0).choice(known, int(len(known) * WITHHELD), replace=False)] = True
-    entries = run.train_entries.take(np.flatnonzero(~withheld[run.train_entries.row]))
-    items = aggregate(entries, len(run.catalog))
+    materials = whole.without(withheld)
     thoughts = title_thoughts(run, range(len(run.catalog)), lambda done, total: lines.progress("titles", done, total))
-    text = TitleMap.fit(thoughts, items)(thoughts)
-    materials = Materials(without(run.evidence, withheld), entries, items, whole.spread, text)
+    materials = replace(materials, text=TitleMap.fit(thoughts, materials.items)(thoughts))
     target = withheld[examples.target]
     found: dict[str, Any] = {"items": int(withheld.sum()), "cold_targets": int(target.sum())}
-    for given in (0.0, recipe.newcomer, 1.0, 3.0, 10.0, 30.0):
+    for given in dict.fromkeys((0.0, recipe.newcomer, 1.0, 5.0, 20.0)):
         judged = judge(run, Auto(materials, replace(recipe, newcomer=given)), examples, requests)
         found[f"newcomer {given:g}"] = {
             f"{which} {metric}": float(judged.values(metric)[part].mean())
@@ -131,19 +127,6 @@ def cold(run: Recommender, examples: Examples, requests: Requests, lines: Lines)
             for metric in ("hr@10", "ndcg@10", "hr@50")
         }
     return found
-
-
-def without(evidence: Evidence, withheld: np.ndarray) -> Evidence:
-    """The counts with every link from or to withheld items taken out."""
-
-    def cut(links: Any) -> Any:
-        source = np.repeat(np.arange(links.items), np.diff(links.starts))
-        kept = ~(withheld[source] | withheld[links.targets])
-        keys = source[kept].astype(np.int64) * links.items + links.targets[kept]
-        return type(links).from_keys(keys, links.weights[kept], links.items)
-
-    popularity = np.where(withheld, 0, evidence.popularity)
-    return Evidence(popularity, cut(evidence.transitions), cut(evidence.cooccurrence))
 
 
 if __name__ == "__main__":

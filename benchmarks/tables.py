@@ -85,8 +85,15 @@ def overview() -> str:
     rows = []
     for decoder in decoders:
         cells = [records[name]["test"]["decoders"][decoder]["metrics"] for name in records]
-        rows.append([decoder, *(f"{figure(m['hr@10'], 3)} / {figure(m['ndcg@10'], 3)}" for m in cells)])
+        rows.append([decoder, *(_pair(m) for m in cells)])
+    judged = [record.get("test") for record in (read(f"auto-{name}") or {} for name in records)]
+    if any(judged):
+        rows.insert(3, ["auto", *(_pair(part["rows"]["auto"]["metrics"]) if part else "" for part in judged)])
     return table(["test HR@10 / NDCG@10", *(SETS[name] for name in records)], rows)
+
+
+def _pair(metrics: Record) -> str:
+    return f"{figure(metrics['hr@10'], 3)} / {figure(metrics['ndcg@10'], 3)}"
 
 
 def opponents() -> str:
@@ -170,6 +177,77 @@ def seeds() -> str:
     return "\n\n".join(parts) or "Not run yet."
 
 
+def auto() -> str:
+    """Auto against its ingredients, what it loses without each, and what it does for items without samples."""
+    return "\n\n".join(_auto(name, record) for name, record in recorded("auto").items()) or "Not run yet."
+
+
+def _auto(name: str, record: Record) -> str:
+    splits = [split for split in ("valid", "test") if split in record]
+    parts = [f"### auto on {SETS[name]}"]
+    for key, told in (("rows", ""), ("rows_without_seen", ", the items of each history excluded")):
+        if key not in record[splits[0]]:
+            continue
+        headings = [f"HR@10 / NDCG@10 / HR@50{told}", *splits, *(f"auto minus it, {split}" for split in splits)]
+        rows = [
+            [row, *(_reached(record[split][key][row]) for split in splits),
+             *(_ahead(record[split][key][row], row) for split in splits)]
+            for row in record[splits[0]][key]
+        ]  # fmt: skip
+        parts.append(table(headings, rows))
+    fitted, ndcg = record["calibration"]["recipe"], record["calibration"]["ndcg"]
+    constants = ", ".join(f"{key} {'none' if value is None else f'{value:g}'}" for key, value in fitted.items())
+    parts.append(
+        _wrapped(
+            f"Fitted: {constants}. Constants fitted on half of the users reach NDCG@10 "
+            f"{figure(record['calibration']['held_out'])} on the other half."
+        )
+    )
+    whole = ndcg["auto"]
+    parts.append(
+        table(
+            ["fitting sample", "NDCG@10", "difference"],
+            [[row, figure(value), "" if row == "auto" else f"{value - whole:+.4f}"] for row, value in ndcg.items()],
+        )
+    )
+    last = record[splits[-1]]
+    row = last["rows"]["auto"]
+    cells = [[part, f"{found['users']:,}", figure(found["hr@10"]), figure(found["hr@50"])]
+             for part, found in row["slices"].items() if found["users"]]  # fmt: skip
+    parts.append(table([f"auto on {splits[-1]}, targets", "examples", "HR@10", "HR@50"], cells))
+    cold = last["cold"]
+    parts.append(
+        table(
+            [
+                f"{cold['items']} items withheld, {cold['cold_targets']} targets in {splits[-1]}",
+                "HR@10 of these",
+                "HR@50 of these",
+                "HR@10 of others",
+                "NDCG@10 of others",
+            ],
+            [
+                [key, *(figure(value[metric]) for metric in ("cold hr@10", "cold hr@50", "warm hr@10", "warm ndcg@10"))]
+                for key, value in cold.items()
+                if isinstance(value, dict)
+            ],
+        )
+    )
+    return "\n\n".join(parts)
+
+
+def _reached(row: Record) -> str:
+    return " / ".join(figure(row["metrics"][metric]) for metric in ("hr@10", "ndcg@10", "hr@50"))
+
+
+def _ahead(row: Record, name: str) -> str:
+    if name == "auto":
+        return ""
+    return "; ".join(
+        f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+        for mean, low, high in (row["auto_minus"][metric] for metric in ("hr@10", "ndcg@10"))
+    )
+
+
 def robustness() -> str:
     """What the kill and fuzz tests counted."""
     record = read("robustness")
@@ -213,6 +291,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "rivals": rivals,
     "verdicts": verdicts,
     "seeds": seeds,
+    "auto": auto,
     "robustness": robustness,
     "prepare-memory": prepare_memory,
 }

@@ -66,6 +66,12 @@ class Links:
         starts = np.searchsorted(keys, np.arange(items + 1, dtype=np.int64) * items)
         return cls(starts.astype(np.int64), (keys % items).astype(np.int32), weights.astype(np.float64))
 
+    def without(self, rows: NDArray[np.bool_]) -> Links:
+        """Only the links that neither come from the marked items nor lead to them. Shape of the marks: (items,)."""
+        source = np.repeat(np.arange(self.items, dtype=np.int64), np.diff(self.starts))
+        kept = ~(rows[source] | rows[self.targets])
+        return Links.from_keys(source[kept] * self.items + self.targets[kept], self.weights[kept], self.items)
+
     def of(self, row: int) -> tuple[Rows, NDArray[np.float64]]:
         """What one item links to, and how strongly."""
         span = slice(self.starts[row], self.starts[row + 1])
@@ -187,6 +193,11 @@ class Evidence:
         joined = np.bincount(place, weights[weights > 0], len(keys))
         totals = np.bincount(keys // items, joined, items)
         return Links.from_keys(keys, joined / np.maximum(totals, 1.0)[keys // items] ** damping, items)
+
+    def without(self, rows: NDArray[np.bool_]) -> Evidence:
+        """The counts as if the marked items were unknown. Shape of the marks: (items,)."""
+        links = (self.transitions.without(rows), self.cooccurrence.without(rows))
+        return Evidence(np.where(rows, 0, self.popularity), *links)
 
     def save(self, path: Path) -> None:
         """Writes an .npz file, atomically."""

@@ -8,7 +8,7 @@ sees.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from l2d.decode.classes import ItemClasses, Spread, blended, recent_counts
 from l2d.errors import ConfigError
 from l2d.evidence import Evidence, Links, blocks
-from l2d.memory import Entries, ItemVectors
+from l2d.memory import Entries, ItemVectors, aggregate
 from l2d.ranking import Rankings, Requests, Rows, top_k
 
 Cells = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -91,6 +91,12 @@ class Materials:
     items: ItemVectors
     spread: Spread
     text: NDArray[np.float32] | None = None
+
+    def without(self, rows: NDArray[np.bool_]) -> Materials:
+        """As if the marked items had come into the catalogue after the last entry. Shape of the marks: (items,)."""
+        entries = self.entries.take(np.flatnonzero(~rows[self.entries.row]))
+        items = aggregate(entries, len(self.items))
+        return replace(self, evidence=self.evidence.without(rows), entries=entries, items=items)
 
     def classes(self, recipe: Recipe) -> ItemClasses:
         """What the thought says."""

@@ -25,6 +25,9 @@ FEWEST = 500
 CUT = 10
 """Constants are chosen by NDCG at this list length."""
 
+LONG = 50
+"""List length at which newcomers are looked for."""
+
 GRID: Mapping[str, tuple[float | None, ...]] = {
     "thought": (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95),
     "repeat": (0.01, 0.1, 0.3, 1.0, 3.0),
@@ -50,11 +53,14 @@ COARSE: Mapping[str, tuple[float | None, ...]] = {
 ROUNDS = 4
 """Most times that every constant is tried in turn; a round without a change is the last."""
 
-NEWCOMERS = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0)
+NEWCOMERS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 """Entries given to items without any, as multiples of the known items' mean."""
 
-NEWCOMER_COST = 0.0005
-"""NDCG that targets with entries may lose for those without."""
+WITHHELD = 0.02
+"""Share of the known items that is withheld, to see what newcomers find and what they cost."""
+
+NEWCOMER_COST = 0.01
+"""Share of NDCG@10 that the other targets may lose to them."""
 
 WITHOUT: Mapping[str, Mapping[str, float | None]] = {
     "thought": {"thought": 0.0},
@@ -82,8 +88,8 @@ class Calibration:
         requests: validation requests it was chosen on.
         ndcg: NDCG@10 on them: of `auto`, of `auto` without each ingredient in turn, and of `start`.
         held_out: NDCG@10 of constants chosen on one half of the users and judged on the other.
-        warm: NDCG@10 over targets with memory entries, by what is given to a newcomer.
-        cold: HR@50 over targets without, likewise; empty where there are none.
+        warm: with some items withheld, NDCG@10 over the other targets, by what is given to a newcomer.
+        cold: HR@50 over the withheld targets, likewise.
     """
 
     recipe: Recipe
@@ -132,7 +138,7 @@ def calibrate(
         targets: the row that came next. Shape: (requests,).
         users: whose requests they are; halves for the held-out figure are drawn by user. Shape: (requests,).
         grid: what to try.
-        seed: of the halves.
+        seed: of the halves, and of the items that are withheld.
         progress: called with steps (done, total).
 
     Raises:
@@ -165,7 +171,7 @@ def calibrate(
         held_out[judged] = _Trial(materials, requests.take(judged.tolist()), targets[judged]).gains(chosen)
     trial = _Trial(materials, requests, targets)
     recipe = _ascend(trial, start, grid, step)
-    warm, cold, given = _newcomers(trial, recipe, materials, targets, step)
+    warm, cold, given = _newcomers(materials, recipe, requests, targets, seed, step)
     recipe = replace(recipe, newcomer=given)
     ndcg = {"auto": trial.ndcg(recipe), "start": trial.ndcg(start)}
     for name, off in WITHOUT.items():
@@ -204,17 +210,22 @@ def _ascend(
 
 
 def _newcomers(
-    trial: _Trial, recipe: Recipe, materials: Materials, targets: Rows, step: Callable[[], None]
+    materials: Materials, recipe: Recipe, requests: Requests, targets: Rows, seed: int, step: Callable[[], None]
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Quality of known and new targets by what a newcomer is given, and the most that known ones can afford."""
-    known = materials.items.counts[targets] > 0
+    """Quality of other and of withheld targets by what a newcomer is given, and the most that the others can afford."""
+    if materials.text is None:
+        return {}, {}, 0.0
+    known = np.flatnonzero(materials.items.counts > 0)
+    withheld = np.zeros(len(materials.items), dtype=bool)
+    withheld[np.random.default_rng([seed, 37]).permutation(known)[: int(len(known) * WITHHELD)]] = True
+    trial = _Trial(materials.without(withheld), requests, targets)
+    new = withheld[targets]
     warm, cold, given = {}, {}, 0.0
-    for value in NEWCOMERS if materials.text is not None else (0.0,):
-        ranks = trial.ranks(replace(recipe, newcomer=value))
-        warm[f"{value:g}"] = float(_gains(ranks[known]).mean()) if known.any() else 0.0
-        if not known.all():
-            cold[f"{value:g}"] = float((ranks[~known] < 50).mean())
-        if warm[f"{value:g}"] >= warm["0"] - NEWCOMER_COST:
+    for value in NEWCOMERS:
+        ranks, name = trial.ranks(replace(recipe, newcomer=value)), f"{value:g}"
+        warm[name] = float(_gains(ranks[~new]).mean()) if not new.all() else 0.0
+        cold[name] = float((ranks[new] < LONG).mean()) if new.any() else 0.0
+        if warm[name] >= warm["0"] * (1 - NEWCOMER_COST):
             given = value
         step()
     return warm, cold, given
