@@ -21,6 +21,7 @@ from l2d.interactions import Examples, Interactions, split_by_time
 from l2d.ranking import NOTHING, Requests
 from l2d.sources import prepare
 from l2d.testing import check_decoder, toy_world
+from plain_auto import plain_associations, plain_link_scores
 
 ITEMS = 7
 DATA = Path(os.environ.get("L2D_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -123,6 +124,65 @@ def test_lists_equal_a_plain_sort(windows: Windows, histories: Windows, k: int, 
             assert rankings.rows[index].tolist() == expected + [NOTHING] * (k - len(expected)), (name, history)
             for item, score in zip(expected, rankings.scores[index].tolist(), strict=False):
                 assert score == pytest.approx(scores[item] or popularity[item] / (max(popularity.values()) + 1) - 1)
+
+
+factors = st.one_of(st.sampled_from([0.0, 0.25, 1.0]), st.floats(1e-3, 3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(windows_strategy, factors, factors)
+def test_associations_equal_dictionaries(windows: Windows, backwards: float, damping: float) -> None:
+    links = Evidence.learn(examples_from(windows), ITEMS).associations(backwards, damping)
+    found = {(row, int(target)): weight for row in range(ITEMS) for target, weight in zip(*links.of(row), strict=True)}
+    assert found == pytest.approx(plain_associations(windows, backwards, damping), rel=1e-9, abs=0)
+    for row in range(ITEMS):
+        assert (np.diff(links.of(row)[0]) > 0).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(windows_strategy, histories_strategy, factors, factors, st.sampled_from([1, 20, 1 << 22]))
+def test_scores_fade_with_the_lag(
+    windows: Windows, histories: Windows, backwards: float, fading: float, cells: int
+) -> None:
+    links = Evidence.learn(examples_from(windows), ITEMS).associations(backwards, 0.5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence_file, "CELLS", cells)
+        scores = links.scores([rows(history) for history in histories], fading)
+    plain = plain_associations(windows, backwards, 0.5)
+    expected = [plain_link_scores(plain, history, fading, ITEMS) for history in histories]
+    np.testing.assert_allclose(scores, np.array(expected), rtol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(windows_strategy, st.sets(st.integers(0, ITEMS - 1)))
+def test_counts_without_some_items_are_all_others(windows: Windows, gone: set[int]) -> None:
+    learned = Evidence.learn(examples_from(windows), ITEMS)
+    left = learned.without(np.isin(np.arange(ITEMS), list(gone)))
+    popularity, transitions, together = plain_counts(windows)
+    assert left.popularity.tolist() == [0 if item in gone else popularity[item] for item in range(ITEMS)]
+    for links, expected in ((left.transitions, transitions), (left.cooccurrence, together)):
+        found = {(row, int(to)): weight for row in range(ITEMS) for to, weight in zip(*links.of(row), strict=True)}
+        assert found == pytest.approx({pair: n for pair, n in expected.items() if n and not gone & set(pair)})
+    untouched = learned.without(np.zeros(ITEMS, bool))
+    assert_same(untouched, learned)
+
+
+def test_associations_and_fading_by_hand() -> None:
+    # 0 before 1 twice and before 2 once, at lags 1, 1 and 2; 1 before 2 once.
+    learned = Evidence.learn(examples_from([[0, 1], [0, 1], [0, 1, 2]]), ITEMS)
+    ends = learned.associations(backwards=0.5, damping=1.0)
+    assert [ends.of(row)[0].tolist() for row in range(3)] == [[1, 2], [0, 2], [0, 1]]
+    assert [ends.of(row)[1].tolist() for row in range(3)] == [
+        pytest.approx([2 / 2.5, 0.5 / 2.5]),
+        pytest.approx([1 / 2, 1 / 2]),
+        [0.25, 0.5],  # links that sum to less than 1 are left alone
+    ]
+    forward = learned.associations(backwards=0.0, damping=0.0)
+    for part in ("starts", "targets", "weights"):
+        assert np.array_equal(getattr(forward, part), getattr(learned.cooccurrence, part))
+    scores = forward.scores([rows([0, 5, 0])], fading=2.0)
+    assert scores[0, :3].tolist() == pytest.approx([0, 2 * (1 + 1 / 9), 0.5 * (1 + 1 / 9)])
+    assert forward.scores([rows([0, 5, 0])], fading=0.0)[0, :3].tolist() == [0, 4, 1]
 
 
 def test_every_decoder_keeps_the_contract() -> None:
