@@ -414,3 +414,25 @@ def test_the_command_needs_a_memory_and_a_run(runs: Path, tmp_path: Path) -> Non
     assert "not a run" in refused("calibrate", tmp_path)
     assert "--seed" in refused("calibrate", runs / "bare", "--seed", -1)
     assert not (runs / "bare" / "calibration.npz").exists()
+
+
+# ---- at the edges of a list
+
+
+def test_a_target_that_cannot_be_listed_gains_nothing_in_a_tiny_catalogue() -> None:
+    world = planted(items=8, unseen=2, steps=5, seed=1)
+    targets = world.targets.copy()
+    targets[::2] = world.items - 1  # without entries, counts or a title
+    world = replace(world, targets=targets)
+    found = of(world, grid={"thought": (0.5,)})
+    assert found.ndcg["auto"] == pytest.approx(ndcg(world.materials, found.recipe, world.requests, targets), abs=1e-12)
+
+
+def test_requests_for_items_with_entries_alone_are_judged_as_such() -> None:
+    world = planted(text=True, cold=True, items=100, unseen=30, noise=0.3, seed=2)
+    world = replace(world, requests=replace(world.requests, minimum_entries=1))
+    found = of(world, grid={"thought": (0.5, 0.8)})
+    for name, recipe in {"auto": found.recipe, "without counts": replace(found.recipe, thought=1.0)}.items():
+        expected = ndcg(world.materials, recipe, world.requests, world.targets)
+        assert found.ndcg[name] == pytest.approx(expected, abs=1e-12), name
+    assert set(found.cold.values()) == {0.0}

@@ -56,6 +56,9 @@ ROUNDS = 4
 NEWCOMERS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 """Entries given to items without any, as multiples of the known items' mean."""
 
+NOWHERE = np.iinfo(np.int64).max
+"""Place of a target that is in no list."""
+
 WITHHELD = 0.02
 """Share of the known items that is withheld, to see what newcomers find and what they cost."""
 
@@ -88,7 +91,7 @@ class Calibration:
         requests: validation requests it was chosen on.
         ndcg: NDCG@10 on them: of `auto`, of `auto` without each ingredient in turn, and of `start`.
         held_out: NDCG@10 of constants chosen on one half of the users and judged on the other.
-        warm: with some items withheld, NDCG@10 over the other targets, by what is given to a newcomer.
+        warm: with some items withheld, NDCG@10 over other targets with entries, by what is given to a newcomer.
         cold: HR@50 over the withheld targets, likewise.
     """
 
@@ -219,11 +222,11 @@ def _newcomers(
     withheld = np.zeros(len(materials.items), dtype=bool)
     withheld[np.random.default_rng([seed, 37]).permutation(known)[: int(len(known) * WITHHELD)]] = True
     trial = _Trial(materials.without(withheld), requests, targets)
-    new = withheld[targets]
+    new, other = withheld[targets], (materials.items.counts > 0)[targets] & ~withheld[targets]
     warm, cold, given = {}, {}, 0.0
     for value in NEWCOMERS:
         ranks, name = trial.ranks(replace(recipe, newcomer=value)), f"{value:g}"
-        warm[name] = float(_gains(ranks[~new]).mean()) if not new.all() else 0.0
+        warm[name] = float(_gains(ranks[other]).mean()) if other.any() else 0.0
         cold[name] = float((ranks[new] < LONG).mean()) if new.any() else 0.0
         if warm[name] >= warm["0"] * (1 - NEWCOMER_COST):
             given = value
@@ -237,9 +240,9 @@ class _Trial:
     def __init__(self, materials: Materials, requests: Requests, targets: Rows) -> None:
         self.requests, self.targets = requests, targets
         self.seen = Seen.of(requests.histories)
-        self.barred = [
-            np.flatnonzero(~requests.candidates(line, len(materials.items))) for line in range(len(requests))
-        ] if requests.filtered else []  # fmt: skip
+        listed = materials.items.counts >= requests.minimum_entries
+        lines = range(len(requests)) if requests.filtered or not listed.all() else range(0)
+        self.barred = [np.flatnonzero(~(requests.candidates(line, len(listed)) & listed)) for line in lines]
         self._thought = lru_cache(1)(lambda recipe: materials.classes(recipe).probabilities(self._thoughts))
         self._counts = lru_cache(1)(lambda recipe: materials.links(recipe).scores(requests.histories, recipe.fading))
 
@@ -257,7 +260,7 @@ class _Trial:
         return _gains(self.ranks(recipe))
 
     def ranks(self, recipe: Recipe) -> NDArray[np.int64]:
-        """How many items stand before each target; all of them where it cannot be listed. Shape: (requests,)."""
+        """How many items stand before each target; `NOWHERE` if it cannot be listed. Shape: (requests,)."""
         same = Recipe()
         of_thought = replace(
             same, shrinkage=recipe.shrinkage, temperature=recipe.temperature, prior=recipe.prior,
@@ -278,7 +281,7 @@ class _Trial:
         tied = np.flatnonzero((scores == wanted).sum(axis=1) > 1)
         for line in tied.tolist():
             before[line] += int((scores[line, : self.targets[line]] == wanted[line]).sum())
-        return np.where(wanted[:, 0] > 0, before, scores.shape[1])
+        return np.where(wanted[:, 0] > 0, before, NOWHERE)
 
 
 def _gains(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
