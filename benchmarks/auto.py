@@ -36,6 +36,7 @@ from opponents import EXCLUDE_SEEN
 from origin import RESULTS, origin
 
 LENGTH, BLOCK, WITHHELD = 50, 512, 0.1
+ROWS = ("auto", "thought", "counts", "global", "vote", "cooccurrence")
 METRICS = ("hr@10", "ndcg@10", "hr@20", "hr@50")
 SLICES = ("later", "same_time", "freq_0", "freq_1_2", "freq_3_5", "freq_6_more", "repeat", "new")
 
@@ -45,17 +46,19 @@ def main() -> None:
     parser.add_argument("name", help="for the result file")
     parser.add_argument("--run", type=Path, required=True, help="a run with a memory")
     parser.add_argument("--split", default="valid", choices=("valid", "test"))
+    parser.add_argument("--only", default=",".join(ROWS), help="rows, separated by commas; vote is slow on Beauty")
     options = parser.parse_args()
+    names = options.only.split(",")
     lines, made = Lines(), origin()
     run = Recommender.load(options.run)
     if not run.calibrated:
         run.calibrate(progress=lines.progress)
     examples = run.dataset.splits[options.split]
     requests = run.requests(examples.histories(), think=True)
-    part: dict[str, Any] = {"users": len(examples), "rows": rows(run, examples, requests)}
+    part: dict[str, Any] = {"users": len(examples), "rows": rows(run, names, examples, requests)}
     if options.name in EXCLUDE_SEEN:
         without = replace(requests, exclude=requests.histories)
-        part["rows_without_seen"] = rows(run, examples, without)
+        part["rows_without_seen"] = rows(run, names, examples, without)
     part["cold"] = cold(run, examples, requests, lines)
     file = RESULTS / f"auto-{options.name}.json"
     record = read_json(file) if file.is_file() else {}
@@ -73,14 +76,13 @@ def main() -> None:
     print(part["cold"])
 
 
-def rows(run: Recommender, examples: Examples, requests: Requests) -> dict[str, Any]:
+def rows(run: Recommender, names: list[str], examples: Examples, requests: Requests) -> dict[str, Any]:
     """Figures of each row, and of auto minus it."""
     auto = run.auto
+    own = {"thought": 1.0, "counts": 0.0}
     decoders: dict[str, Decoder] = {
-        "auto": auto,
-        "thought": Auto(auto.materials, replace(auto.recipe, thought=1.0)),
-        "counts": Auto(auto.materials, replace(auto.recipe, thought=0.0)),
-        **{name: run.decoder(name) for name in ("global", "vote", "cooccurrence")},
+        name: Auto(auto.materials, replace(auto.recipe, thought=own[name])) if name in own else run.decoder(name)
+        for name in names
     }
     judged = {name: judge(run, decoder, examples, requests) for name, decoder in decoders.items()}
     return {name: described(found, judged["auto"]) for name, found in judged.items()}

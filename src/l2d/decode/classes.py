@@ -162,7 +162,8 @@ class ItemClasses:
             bias = np.log(prior) - np.einsum("ij,ij->i", placed, placed) / temperature
         self.known = prior > 0
         self._centre = spread.centre.astype(np.float32)
-        self._weight = (2 / temperature * (placed @ metric.T)).astype(np.float32)
+        # Items along the rows: for a single thought that product takes half the time of the other layout's.
+        self._weight = np.ascontiguousarray((2 / temperature * (metric @ placed.T)).astype(np.float32))
         self._bias = bias.astype(np.float32)
 
     def probabilities(self, thoughts: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -210,10 +211,10 @@ def blended(items: ItemVectors, text: NDArray[np.float32] | None, weight: float)
 
 
 def product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The product of a and the transpose of b, by torch's threads and not by numpy's (see `l2d.memory.nearest`)."""
+    """Matrix product, by torch's threads and not by numpy's (see `l2d.memory.nearest`)."""
     import torch
 
-    return (torch.from_numpy(np.ascontiguousarray(a)) @ torch.from_numpy(b).T).numpy()
+    return (torch.from_numpy(np.ascontiguousarray(a)) @ torch.from_numpy(b)).numpy()
 
 
 def _ridge(
