@@ -2,6 +2,7 @@
 
     python benchmarks/auto.py amazon-cds --run runs/amazon-cds               # validation; calibrates the run if need be
     python benchmarks/auto.py amazon-cds --run runs/amazon-cds --split test  # once, when everything is chosen
+    python benchmarks/auto.py amazon-cds --run runs/amazon-cds --split test --beam 1000   # beam search on so many users
 
 Rows: auto; its thought alone and its counts alone; global, vote, co-occurrence. Each is compared with auto on the same
 users (paired bootstrap). On the sets of `EXCLUDE_SEEN` that is done a second time without the items of the histories.
@@ -25,7 +26,8 @@ import numpy as np
 
 from l2d import Recommender
 from l2d.artifacts import read_json, write_json
-from l2d.compare.significance import mean_interval
+from l2d.compare import sample
+from l2d.compare.significance import mean_interval, sign_flip_p
 from l2d.decode import Auto, TitleMap
 from l2d.evaluate import Evaluation, evaluate
 from l2d.interactions import Examples
@@ -47,6 +49,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="a run with a memory")
     parser.add_argument("--split", default="valid", choices=("valid", "test"))
     parser.add_argument("--only", default=",".join(ROWS), help="rows, separated by commas; vote is slow on Beauty")
+    parser.add_argument("--beam", type=int, default=0, metavar="N", help="compare with beam search on N users, only")
     options = parser.parse_args()
     names = options.only.split(",")
     lines, made = Lines(), origin()
@@ -54,14 +57,20 @@ def main() -> None:
     if not run.calibrated:
         run.calibrate(progress=lines.progress)
     examples = run.dataset.splits[options.split]
+    file = RESULTS / f"auto-{options.name}.json"
+    record = read_json(file) if file.is_file() else {}
+    if options.beam:
+        some = examples.take(sample(examples, options.beam, 0))
+        record[f"{options.split}-beam"] = beam(run, some, options.name in EXCLUDE_SEEN) | made
+        write_json(file, record)
+        print(record[f"{options.split}-beam"])
+        return
     requests = run.requests(examples.histories(), think=True)
     part: dict[str, Any] = {"users": len(examples), "rows": rows(run, names, examples, requests)}
     if options.name in EXCLUDE_SEEN:
         without = replace(requests, exclude=requests.histories)
         part["rows_without_seen"] = rows(run, names, examples, without)
     part["cold"] = cold(run, examples, requests, lines)
-    file = RESULTS / f"auto-{options.name}.json"
-    record = read_json(file) if file.is_file() else {}
     calibration = run.constants.auto
     assert calibration is not None
     record |= {"data": options.name, "calibration": calibration.to_json(), options.split: part | made}
@@ -86,6 +95,23 @@ def rows(run: Recommender, names: list[str], examples: Examples, requests: Reque
     }
     judged = {name: judge(run, decoder, examples, requests) for name, decoder in decoders.items()}
     return {name: described(found, judged["auto"]) for name, found in judged.items()}
+
+
+def beam(run: Recommender, examples: Examples, exclude_seen: bool) -> dict[str, Any]:
+    """Auto against a beam search of the same backbone: lists of 50, paired tests."""
+    histories = examples.histories()
+    requests = run.requests(histories, think=True, exclude=histories if exclude_seen else None)
+    ours, theirs = (judge(run, run.decoder(name), examples, requests) for name in ("auto", "beam"))
+    found: dict[str, Any] = {"users": len(examples), "exclude_seen": exclude_seen}
+    for metric in METRICS:
+        difference = ours.values(metric) - theirs.values(metric)
+        generator = np.random.default_rng(0)
+        interval = mean_interval(difference, generator)
+        found[metric] = {
+            "auto": ours.metrics[metric], "beam": theirs.metrics[metric], "interval": interval,
+            "p": sign_flip_p(difference, generator),
+        }  # fmt: skip
+    return found
 
 
 def judge(run: Recommender, decoder: Decoder, examples: Examples, requests: Requests) -> Evaluation:

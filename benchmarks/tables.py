@@ -210,6 +210,13 @@ def _auto(name: str, record: Record) -> str:
             [[row, figure(value), "" if row == "auto" else f"{value - whole:+.4f}"] for row, value in ndcg.items()],
         )
     )
+    beams = [[split, metric.upper(), figure(one["auto"]), figure(one["beam"]),
+              "{:+.4f} to {:+.4f}".format(*one["interval"]), f"{one['p']:.4f}"]
+             for split in splits if f"{split}-beam" in record
+             for metric, one in record[f"{split}-beam"].items() if isinstance(one, dict) and "beam" in one]  # fmt: skip
+    if beams:
+        users = record[f"{beams[0][0]}-beam"]["users"]
+        parts.append(table([f"{users:,} users", "", "auto", "beam", "auto - beam", "p"], beams))
     last = record[splits[-1]]
     row = last["rows"]["auto"]
     cells = [[part, f"{found['users']:,}", figure(found["hr@10"]), figure(found["hr@50"])]

@@ -19,7 +19,7 @@ from l2d.sources.items import read_items
 from l2d.testing import WordTokenizer
 from shop import ok
 
-NEW = {"new-1": "The Silent Harbour", "new-2": "A Guide to Bread"}
+NEW = {"900001": "The Silent Harbour", "900002": "A Guide to Bread"}
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_new_item_may_stand_in_a_history(copy: Path) -> None:
     opened = Recommender.load(copy, device="cpu")
     opened.add_items(NEW)
     for decoder in ("auto", "vote", "beam", "cooccurrence"):
-        assert len(opened.recommend(["new-1", opened.catalog.titles[0]], k=3, decoder=decoder)) == 3
+        assert len(opened.recommend(["900001", opened.catalog.titles[0]], k=3, decoder=decoder)) == 3
 
 
 def test_known_items_are_skipped_and_other_titles_refused(copy: Path) -> None:
@@ -123,15 +123,22 @@ def test_known_items_are_skipped_and_other_titles_refused(copy: Path) -> None:
     manifest = (copy / "manifest.json").read_bytes()
     assert opened.add_items(NEW).known == 2
     with pytest.raises(DataError, match="another title"):
-        opened.add_items({"new-3": "fine", "new-1": "Another Harbour"})
+        opened.add_items({"900003": "fine", "900001": "Another Harbour"})
     assert (copy / "manifest.json").read_bytes() == manifest
-    assert "new-3" not in Recommender.load(copy, device="cpu").catalog.item_ids
+    assert "900003" not in Recommender.load(copy, device="cpu").catalog.item_ids
+
+
+def test_an_id_that_would_change_the_type_of_all_others_is_refused(copy: Path) -> None:
+    opened = Recommender.load(copy, device="cpu")
+    with pytest.raises(DataError, match=r"not an integer .*'b-7'"):
+        opened.add_items({"900001": "fine", "b-7": "Bread"})
+    assert "900001" not in opened.catalog.item_ids
 
 
 def test_later_additions_keep_the_earlier_ones_in_one_file(copy: Path) -> None:
     opened = Recommender.load(copy, device="cpu")
-    opened.add_items({"new-1": NEW["new-1"]})
-    opened.add_items({"new-2": NEW["new-2"]})
+    opened.add_items({"900001": NEW["900001"]})
+    opened.add_items({"900002": NEW["900002"]})
     assert len(list(copy.glob("items-*.parquet"))) == 1
     again = Recommender.load(copy, device="cpu")
     assert again.catalog.item_ids[-2:] == tuple(NEW)
@@ -144,7 +151,7 @@ def test_calibrating_again_takes_added_items_along(copy: Path) -> None:
     opened.add_items(NEW)
     opened.calibrate()
     again = Recommender.load(copy, device="cpu")
-    again.add_items({"new-3": "Bread and Salt"})
+    again.add_items({"900003": "Bread and Salt"})
     text = Recommender.load(copy, device="cpu").auto.materials.text
     assert text is not None
     thoughts = again.thoughts([np.array([len(again.catalog) - 1], np.int32)])

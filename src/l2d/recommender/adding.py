@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from l2d.artifacts import atomic_file, sha256_file, sha256_text
+from l2d.catalog import CANONICAL_INTEGER
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, DataError
 from l2d.recommender.calibrating import open_title_map, title_thoughts
 from l2d.recommender.making import StageProgress
@@ -50,6 +51,12 @@ def add_items(run: OpenRun, titles: Mapping[str, str], *, progress: StageProgres
                 cure="give it a new id; the run was tuned with the old title",
             )  # fmt: skip
     new = {item: title for item, title in titles.items() if item not in old}
+    strange = [item for item in new if run.catalog.integer_ids and not CANONICAL_INTEGER.fullmatch(item)]
+    if strange:  # one such id would turn all ids of all answers from numbers into text
+        raise DataError(
+            "an id is not an integer", got=repr(strange[0]), expected="an integer, as all other ids of the run are",
+            cure="give it such an id",
+        )  # fmt: skip
     calibrated = run.run.constants.is_file() and run.calibrated
     if not new:
         return Added(0, len(titles), calibrated)
