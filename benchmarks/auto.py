@@ -33,6 +33,7 @@ from l2d.evaluate import Evaluation, evaluate
 from l2d.interactions import Examples
 from l2d.ranking import Decoder, Rankings, Requests
 from l2d.recommender.calibrating import title_thoughts
+from l2d.recommender.measuring import check_split
 from lines import Lines
 from opponents import EXCLUDE_SEEN
 from origin import RESULTS, origin
@@ -51,11 +52,12 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(ROWS), help="rows, separated by commas; vote is slow on Beauty")
     parser.add_argument("--beam", type=int, default=0, metavar="N", help="compare with beam search on N users, only")
     options = parser.parse_args()
-    names = options.only.split(",")
+    names = ["auto", *(name for name in options.only.split(",") if name != "auto")]
     lines, made = Lines(), origin()
     run = Recommender.load(options.run)
     if not run.calibrated:
         run.calibrate(progress=lines.progress)
+    check_split(run, options.split, ["auto"])
     examples = run.dataset.splits[options.split]
     file = RESULTS / f"auto-{options.name}.json"
     record = read_json(file) if file.is_file() else {}

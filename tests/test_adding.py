@@ -198,3 +198,50 @@ def test_a_run_that_is_not_calibrated_is_told_so(run: Path, tmp_path: Path) -> N
     text = Recommender.load(tmp_path / "plain", device="cpu").auto.materials.text
     assert text is not None
     assert len(text) == len(opened.catalog)
+
+
+def test_a_memory_is_built_behind_added_items(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    opened = Recommender.load(tmp_path / "run", device="cpu")
+    before = opened.entries
+    opened.add_items(NEW)
+    opened.build_memory()
+    opened.build_memory(overwrite=True)
+    again = Recommender.load(tmp_path / "run", device="cpu")
+    assert np.array_equal(again.entries.thoughts, before.thoughts)
+    assert np.array_equal(again.entries.row, before.row)
+    assert len(again.item_vectors) == len(again.catalog)
+    assert len(again.recommend(["900001"], k=3)) == 3
+
+
+def test_a_stop_while_titles_are_read_leaves_the_open_run_as_it_was(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Recommender.load(copy, device="cpu")
+    before = opened.catalog.item_ids
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(opened.thinker), "think", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            opened.add_items(NEW)
+    assert opened.catalog.item_ids == before
+    assert opened.add_items(NEW).added == 2
+    assert Recommender.load(copy, device="cpu").catalog.item_ids[-2:] == tuple(NEW)
+
+
+def test_what_needs_no_memory_is_judged_without_one(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "bare")
+    shutil.rmtree(tmp_path / "bare" / "memory.lance")
+    (tmp_path / "bare" / "decoder.json").unlink()
+    opened = Recommender.load(tmp_path / "bare", device="cpu")
+    assert set(opened.evaluate(["popularity"], timing=False).rows) == {"popularity"}
+
+
+def test_no_requests_get_no_lists_and_a_constant_means_vote(copy: Path) -> None:
+    opened = Recommender.load(copy, device="cpu")
+    assert opened.recommend_batch([]) == []
+    history = [opened.catalog.titles[0]]
+    assert opened.recommend(history, neighbours=5) == opened.recommend(history, decoder="vote", neighbours=5)

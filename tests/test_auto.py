@@ -92,7 +92,7 @@ def test_the_plain_metric_is_a_multiple_of_the_identity_and_shrinkage_leads_to_i
     entries = slanted(3)
     spread = Spread.of(entries, aggregate(entries, 9))
     plain = spread.metric(None)
-    np.testing.assert_array_equal(plain, np.eye(4) / np.sqrt(np.trace(spread.total)))
+    np.testing.assert_allclose(plain, np.eye(4) / np.sqrt(np.trace(spread.total)), rtol=1e-14)
     strong, weak = (spread.metric(shrinkage) for shrinkage in (1e9, 1e-3))
     np.testing.assert_allclose(strong @ strong.T, plain @ plain.T, rtol=1e-6, atol=1e-9)
     assert not np.allclose(weak @ weak.T, plain @ plain.T, rtol=0.1)

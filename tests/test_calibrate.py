@@ -214,7 +214,9 @@ def test_items_of_the_history_are_damped_where_they_never_return_and_lifted_wher
 
 
 @pytest.mark.parametrize(("noise", "seed"), [(0.4, 0), (1.0, 0), (1.0, 3)])
-def test_newcomers_get_the_most_that_the_others_can_afford_while_one_item_is_withheld(noise: float, seed: int) -> None:
+def test_newcomers_get_what_finds_them_best_and_the_others_can_afford_while_one_item_is_withheld(
+    noise: float, seed: int
+) -> None:
     world = planted(text=True, items=130, unseen=70, users=40, noise=noise, seed=1)
     found = of(world, grid={"thought": (0.5, 0.8)}, seed=seed)
     known = np.flatnonzero(world.materials.items.counts)
@@ -227,8 +229,9 @@ def test_newcomers_get_the_most_that_the_others_can_afford_while_one_item_is_wit
     possible = [withheld_figures(world, item, found.recipe, NEWCOMERS) for item in alike]
     assert any(found.warm == pytest.approx(warm) and found.cold == pytest.approx(cold) for warm, cold in possible)
     assert list(found.warm) == list(found.cold) == [f"{value:g}" for value in NEWCOMERS]
-    affordable = [value for value in NEWCOMERS if found.warm[f"{value:g}"] >= found.warm["0"] * (1 - NEWCOMER_COST)]
-    assert found.recipe.newcomer == max(affordable)
+    affordable = [value for value in NEWCOMERS[1:] if found.warm[f"{value:g}"] >= found.warm["0"] * (1 - NEWCOMER_COST)]
+    reached = [found.cold[f"{value:g}"] for value in affordable]
+    assert found.recipe.newcomer == (affordable[reached.index(max(reached))] if affordable else 0.0)
 
 
 def withheld_figures(

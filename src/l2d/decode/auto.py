@@ -190,7 +190,7 @@ class Auto:
             thought, counts = self.evidence(part)
             scores = thought + counts
             allowed = (scores > 0) & known
-            if part.filtered:
+            if part.filtered and len(part):
                 allowed &= np.stack([part.candidates(line, items) for line in range(len(part))])
             parts.append(top_k(scores, k, allowed))
         return Rankings.concatenate(parts)

@@ -7,6 +7,7 @@ An item without samples has a place, too: its vector is predicted from the thoug
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -77,13 +78,19 @@ class Spread:
         Args:
             shrinkage: positive; None for the plain Euclidean metric.
         """
-        width = len(self.centre)
-        plain = np.eye(width)
-        if shrinkage is not None:
-            values, vectors = self.axes
-            plain = vectors / np.sqrt(values + shrinkage)
-        scatter = float(np.einsum("ij,ik,kj->", plain, self.total, plain))
-        return plain / np.sqrt(scatter if scatter > 0 else 1.0)
+        if shrinkage not in self._metrics:
+            plain = np.eye(len(self.centre))
+            if shrinkage is not None:
+                values, vectors = self.axes
+                plain = vectors / np.sqrt(values + shrinkage)
+            scatter = float(np.vdot(plain, self.total @ plain))
+            self._metrics[shrinkage] = plain / np.sqrt(scatter if scatter > 0 else 1.0)
+        return self._metrics[shrinkage]
+
+    @cached_property
+    def _metrics(self) -> dict[float | None, NDArray[np.float64]]:
+        """Those that were asked for."""
+        return {}
 
 
 @dataclass(frozen=True)
@@ -124,12 +131,13 @@ class TitleMap:
             learnt, judged = fold != held, fold == held
             if not learnt.any():
                 continue
+            solve = _ridge(source[learnt], target[learnt], mass[learnt])
             for penalty in RIDGE:
-                weight, bias = _ridge(source[learnt], target[learnt], mass[learnt], penalty)
+                weight, bias = solve(penalty)
                 missed = source[judged] @ weight + bias - target[judged]
                 lost[penalty] += float(mass[judged] @ np.einsum("ij,ij->i", missed, missed))
         best = min(RIDGE, key=lambda penalty: lost[penalty])
-        return cls(mean, scale, *_ridge(source, target, mass, best))
+        return cls(mean, scale, *_ridge(source, target, mass)(best))
 
     def __call__(self, thoughts: NDArray[np.float32]) -> NDArray[np.float32]:
         """Predicted item vectors. (n, width) -> (n, width)."""
@@ -218,15 +226,20 @@ def product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float3
 
 
 def _ridge(
-    source: NDArray[np.float64], target: NDArray[np.float64], mass: NDArray[np.float64], penalty: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weighted ridge regression with a free intercept: weight and bias."""
+    source: NDArray[np.float64], target: NDArray[np.float64], mass: NDArray[np.float64]
+) -> Callable[[float], tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Weighted ridge regression with a free intercept: from a penalty to weight and bias."""
     share = mass / mass.sum()
     middle, goal = share @ source, share @ target
     centred = source - middle
-    weighed = centred * mass[:, None]
-    weight = np.linalg.solve(weighed.T @ centred + penalty * np.eye(source.shape[1]), weighed.T @ (target - goal))
-    return weight, goal - middle @ weight
+    weighed = (centred * mass[:, None]).T
+    gram, wanted = weighed @ centred, weighed @ (target - goal)
+
+    def solve(penalty: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        weight = np.linalg.solve(gram + penalty * np.eye(len(gram)), wanted)
+        return weight, goal - middle @ weight
+
+    return solve
 
 
 def _slices(count: int) -> list[slice]:

@@ -43,6 +43,7 @@ def add_items(run: OpenRun, titles: Mapping[str, str], *, progress: StageProgres
     One new file holds all added items, and the manifest goes over to it in one step: whenever the process is killed,
     either all of the new items are there or none.
     """
+    titles = {str(item): title for item, title in titles.items()}
     old = {item: run.catalog.titles[row] for row, item in enumerate(run.catalog.item_ids)}
     for item, title in titles.items():
         if old.get(item, title) != title:
@@ -60,6 +61,19 @@ def add_items(run: OpenRun, titles: Mapping[str, str], *, progress: StageProgres
     calibrated = run.run.constants.is_file() and run.calibrated
     if not new:
         return Added(0, len(titles), calibrated)
+    before, kept = run.manifest.get("items"), (run.dataset, run.prompts)
+    try:
+        _write(run, new, calibrated, progress)
+    except BaseException:
+        run.read(*kept)
+        raise
+    if before is not None and before["file"] != run.manifest["items"]["file"]:
+        (run.path / before["file"]).unlink(missing_ok=True)
+    return Added(len(new), len(titles) - len(new), calibrated)
+
+
+def _write(run: OpenRun, new: Mapping[str, str], calibrated: bool, progress: StageProgress) -> None:
+    """Extends the open run, writes a file with all added items, and lets the manifest name it."""
     first = len(run.catalog)
     run.extend(run.catalog.extended(new))
     columns: dict[str, Any] = {"item_id": list(new), "title": list(new.values()), "vector": [None] * len(new)}
@@ -70,12 +84,8 @@ def add_items(run: OpenRun, titles: Mapping[str, str], *, progress: StageProgres
     place = run.path / f"items-{sha256_text(*frame['item_id'], *frame['title'], str(calibrated))[:12]}.parquet"
     with atomic_file(place) as temporary:
         frame.write_parquet(temporary)
-    before = run.manifest.get("items")
     run.manifest = run.run.record(run.manifest, items={"file": place.name, "sha256": sha256_file(place)})
     run.added = frame
-    if before is not None and before["file"] != place.name:
-        (run.path / before["file"]).unlink(missing_ok=True)
-    return Added(len(new), len(titles) - len(new), calibrated)
 
 
 def read_added(place: Run, manifest: Mapping[str, Any]) -> pl.DataFrame:

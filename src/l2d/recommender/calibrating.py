@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,12 +53,7 @@ def open_materials(run: OpenRun) -> Materials:
         ArtifactMissing: not calibrated yet.
         ArtifactCorrupt: `calibration.npz` changed.
     """
-    cure = f"run `l2d calibrate {run.path}` again"
-    if run.constants.auto is None or not run.run.calibration.is_file():
-        raise ArtifactMissing(f"{run.path} is not calibrated", cure=f"run `l2d calibrate {run.path}` first")
-    if sha256_file(run.run.calibration) != run.manifest.get("calibration"):
-        raise ArtifactCorrupt(f"{run.run.calibration} was changed since it was written", cure=cure)
-    arrays = read_arrays(run.run.calibration)
+    arrays = _arrays(run)
     spread = Spread(*(arrays[f"spread_{part}"] for part in SPREAD))
     text = arrays["text"]
     later = len(run.catalog) - len(text)
@@ -68,9 +63,18 @@ def open_materials(run: OpenRun) -> Materials:
 
 
 def open_title_map(run: OpenRun) -> TitleMap:
-    """From thoughts of titles to item vectors, as calibrated."""
-    arrays = read_arrays(run.run.calibration)
+    """From thoughts of titles to item vectors, as calibrated; errors as for `open_materials`."""
+    arrays = _arrays(run)
     return TitleMap(*(arrays[f"titles_{part}"] for part in TITLE_MAP))
+
+
+def _arrays(run: OpenRun) -> dict[str, NDArray[Any]]:
+    if run.constants.auto is None or not run.run.calibration.is_file():
+        raise ArtifactMissing(f"{run.path} is not calibrated", cure=f"run `l2d calibrate {run.path}` first")
+    if sha256_file(run.run.calibration) != run.manifest.get("calibration"):
+        cure = f"run `l2d calibrate {run.path}` again"
+        raise ArtifactCorrupt(f"{run.run.calibration} was changed since it was written", cure=cure)
+    return read_arrays(run.run.calibration)
 
 
 def title_thoughts(run: OpenRun, rows: range, progress: partial[None]) -> NDArray[np.float32]:

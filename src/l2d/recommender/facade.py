@@ -160,6 +160,7 @@ class Recommender(OpenRun):
             ArtifactMismatch: a memory of other samples or another backbone is there.
             DataError: a thought does not fit `dtype`.
         """
+        calibrated = self.run.constants.is_file() and self.run.calibration.is_file()
         remember(self, through=through, dtype=dtype, overwrite=overwrite, progress=progress)
         for name in ("memory", "entries", "train_entries", "item_vectors", "constants", "auto"):
             self.__dict__.pop(name, None)
@@ -171,6 +172,8 @@ class Recommender(OpenRun):
             self.constants.vote_temperature,
         )
         notice(f"fitted on validation: local M = {local}; vote M = {vote}, tau = {tau:.3g}")
+        if calibrated:
+            notice(f"auto has to be fitted to it again: l2d calibrate {self.path}")
         return self.memory_info()
 
     def calibrate(self, *, seed: int = 0, progress: StageProgress = silent) -> Calibration:
@@ -241,7 +244,7 @@ class Recommender(OpenRun):
 
         Args:
             requests: histories with their filters.
-            decoder: one of `DECODERS`; None for auto, or vote where the run is not calibrated.
+            decoder: one of `DECODERS`; None for auto, or vote where the run is not calibrated or a constant is given.
             neighbours: M instead of the fitted one.
             temperature: tau instead of the fitted one.
             exclude_seen: whether a history's own items are excluded.
@@ -253,7 +256,9 @@ class Recommender(OpenRun):
         Raises:
             UnknownItem, ConfigError: a request that cannot be answered.
         """
-        chosen = self.decoder(decoder or self.usual, neighbours=neighbours, temperature=temperature)
+        if decoder is None:
+            decoder = self.usual if neighbours is None and temperature is None else "vote"
+        chosen = self.decoder(decoder, neighbours=neighbours, temperature=temperature)
         return answer(self, requests, chosen, exclude_seen=exclude_seen, minimum_entries=minimum_entries)
 
     def user_history(self, user_id: str | int) -> list[str | int]:
@@ -316,9 +321,10 @@ class Recommender(OpenRun):
         Raises:
             ConfigError: the memory holds this split's targets, an unknown decoder, or users below 1.
         """
-        usual = ["global", "local", *dict.fromkeys(("vote", self.usual)), "popularity", "cooccurrence"]
+        if not decoders:
+            decoders = ["global", "local", *dict.fromkeys(("vote", self.usual)), "popularity", "cooccurrence"]
         return measure(
-            self, decoders or usual,
+            self, decoders,
             split=split, users=users, exclude_seen=exclude_seen, seed=seed, timing=timing,
             progress=progress, notice=notice,
         )  # fmt: skip

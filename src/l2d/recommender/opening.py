@@ -95,6 +95,7 @@ class OpenRun:
         self.backbone = backbone
         self.prompts = prompts
         self.thinker = thinker
+        self.tuned_prompts, self.tuned_catalog = prompts, dataset.catalog
         self.added = read_added(run, manifest)
         self._opponents: dict[tuple[str, int], Decoder] = {}
         if len(self.added):
@@ -102,8 +103,12 @@ class OpenRun:
 
     def extend(self, catalog: Catalog) -> None:
         """Goes over to a catalogue that has more items behind those of this one."""
-        self.prompts = self.prompts.extended(self.backbone.tokenizer, catalog.titles[len(self.catalog) :])
-        self.dataset = replace(self.dataset, catalog=catalog)
+        more = catalog.titles[len(self.catalog) :]
+        self.read(replace(self.dataset, catalog=catalog), self.prompts.extended(self.backbone.tokenizer, more))
+
+    def read(self, dataset: Dataset, prompts: Prompts) -> None:
+        """Goes over to other data and prompts; what was made of the former ones is forgotten."""
+        self.dataset, self.prompts = dataset, prompts
         for name in ("entries", "train_entries", "item_vectors", "evidence", "auto"):
             self.__dict__.pop(name, None)
         self._opponents.clear()

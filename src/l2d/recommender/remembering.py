@@ -37,9 +37,9 @@ def remember(run: Recommender, *, through: str, dtype: DType, overwrite: bool, p
     build(
         run.run.memory,
         run.thinker,
-        run.prompts,
+        run.tuned_prompts,
         Examples(run.dataset.interactions, starts, ends),
-        run.catalog,
+        run.tuned_catalog,
         dtype=dtype,
         metadata={"backbone": run.manifest["backbone"]["fingerprint"], "through": through},
         overwrite=overwrite,
@@ -58,4 +58,5 @@ def fit_constants(run: Recommender, progress: StageProgress) -> None:
         progress=partial(progress, "fitting"),
     )
     constants.save(run.run.constants)
+    run.run.calibration.unlink(missing_ok=True)
     run.manifest = run.run.record_constants(run.manifest)
