@@ -177,6 +177,10 @@ def seeds() -> str:
     return "\n\n".join(parts) or "Not run yet."
 
 
+COLD = ("cold hr@10", "cold hr@50", "warm hr@10", "warm hr@50", "warm ndcg@10")
+"""Figures of withheld items, and of the others."""
+
+
 def auto() -> str:
     """Auto against its ingredients, what it loses without each, and what it does for items without samples."""
     return "\n\n".join(_auto(name, record) for name, record in recorded("auto").items()) or "Not run yet."
@@ -230,10 +234,11 @@ def _auto(name: str, record: Record) -> str:
                 "HR@10 of these",
                 "HR@50 of these",
                 "HR@10 of others",
+                "HR@50 of others",
                 "NDCG@10 of others",
             ],
             [
-                [key, *(figure(value[metric]) for metric in ("cold hr@10", "cold hr@50", "warm hr@10", "warm ndcg@10"))]
+                [key, *(figure(value[metric]) for metric in COLD)]
                 for key, value in cold.items()
                 if isinstance(value, dict)
             ],
