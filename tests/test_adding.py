@@ -12,7 +12,7 @@ from l2d.catalog import Catalog
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, DataError
 from l2d.prompts import COMPACT, Prompts
 from l2d.ranking import Requests
-from l2d.recommender import Recommender
+from l2d.recommender import DECODERS, Recommender
 from l2d.recommender.calibrating import open_title_map
 from l2d.run import Run
 from l2d.sources.items import read_items
@@ -243,5 +243,6 @@ def test_what_needs_no_memory_is_judged_without_one(run: Path, tmp_path: Path) -
 def test_no_requests_get_no_lists_and_a_constant_means_vote(copy: Path) -> None:
     opened = Recommender.load(copy, device="cpu")
     assert opened.recommend_batch([]) == []
+    assert opened.every_decoder() == list(DECODERS)
     history = [opened.catalog.titles[0]]
     assert opened.recommend(history, neighbours=5) == opened.recommend(history, decoder="vote", neighbours=5)
