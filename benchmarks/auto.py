@@ -26,19 +26,19 @@ import numpy as np
 
 from l2d import Recommender
 from l2d.artifacts import read_json, write_json
-from l2d.compare import sample
+from l2d.compare import rank_in_blocks, sample
 from l2d.compare.significance import mean_interval, sign_flip_p
 from l2d.decode import Auto, TitleMap
 from l2d.evaluate import Evaluation, evaluate
 from l2d.interactions import Examples
-from l2d.ranking import Decoder, Rankings, Requests
+from l2d.ranking import Decoder, Requests
 from l2d.recommender.calibrating import title_thoughts
 from l2d.recommender.measuring import check_split
 from lines import Lines
 from opponents import EXCLUDE_SEEN
 from origin import RESULTS, origin
 
-LENGTH, BLOCK, WITHHELD = 50, 512, 0.1
+LENGTH, WITHHELD = 50, 0.1
 ROWS = ("auto", "thought", "counts", "global", "vote", "cooccurrence")
 METRICS = ("hr@10", "ndcg@10", "hr@20", "hr@50")
 SLICES = ("later", "same_time", "freq_0", "freq_1_2", "freq_3_5", "freq_6_more", "repeat", "new")
@@ -118,9 +118,7 @@ def beam(run: Recommender, examples: Examples, exclude_seen: bool) -> dict[str, 
 
 def judge(run: Recommender, decoder: Decoder, examples: Examples, requests: Requests) -> Evaluation:
     """One decoder on one split."""
-    places = range(len(requests))
-    blocks = [places[start : start + BLOCK] for start in range(0, len(requests), BLOCK)]
-    rankings = Rankings.concatenate([decoder.rank(requests.take(block), LENGTH) for block in blocks])
+    rankings = rank_in_blocks(decoder, requests, LENGTH)
     return evaluate(rankings, examples, run.catalog, run.evidence.popularity)
 
 

@@ -60,6 +60,11 @@ class Links:
         """Side of the matrix."""
         return len(self.starts) - 1
 
+    @property
+    def sources(self) -> NDArray[np.int64]:
+        """The item that each link comes from. Shape: (links,)."""
+        return np.repeat(np.arange(self.items, dtype=np.int64), np.diff(self.starts))
+
     @classmethod
     def from_keys(cls, keys: NDArray[np.int64], weights: NDArray[np.float64], items: int) -> Links:
         """Links from ascending, distinct keys `source * items + target`."""
@@ -68,7 +73,7 @@ class Links:
 
     def without(self, rows: NDArray[np.bool_]) -> Links:
         """Only the links that neither come from the marked items nor lead to them. Shape of the marks: (items,)."""
-        source = np.repeat(np.arange(self.items, dtype=np.int64), np.diff(self.starts))
+        source = self.sources
         kept = ~(rows[source] | rows[self.targets])
         return Links.from_keys(source[kept] * self.items + self.targets[kept], self.weights[kept], self.items)
 
@@ -186,7 +191,7 @@ class Evidence:
             damping: 0 leaves the weights as they are, 1 makes those of each item sum to one.
         """
         forward, items = self.cooccurrence, self.items
-        source = np.repeat(np.arange(items, dtype=np.int64), np.diff(forward.starts))
+        source = forward.sources
         keys = np.concatenate([source * items + forward.targets, forward.targets.astype(np.int64) * items + source])
         weights = np.concatenate([forward.weights, backwards * forward.weights])
         keys, place = np.unique(keys[weights > 0], return_inverse=True)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2d.memory import Entries, ItemVectors
+from l2d.memory.nearest import mean, product
 
 ROWS = 1 << 14
 """Entries converted to double precision at once."""
@@ -47,10 +48,7 @@ class Spread:
     def of(cls, entries: Entries, items: ItemVectors) -> Spread:
         """Measures a memory. Double precision throughout; a block of entries at a time."""
         width, counts = entries.width, items.counts[entries.row]
-        centre = np.zeros(width)
-        for block in _slices(len(entries)):
-            centre += entries.thoughts[block].sum(axis=0, dtype=np.float64)
-        centre /= max(1, len(entries))
+        centre = mean(entries.thoughts)
         total, within = np.zeros((width, width)), np.zeros((width, width))
         for block in _slices(len(entries)):
             thoughts = entries.thoughts[block].astype(np.float64)
@@ -216,13 +214,6 @@ def blended(items: ItemVectors, text: NDArray[np.float32] | None, weight: float)
     counts = items.counts.astype(np.float32)[:, None]
     drawn = (counts * items.vectors + np.float32(weight) * text) / np.maximum(counts + np.float32(weight), 1e-9)
     return np.where(counts > 0, drawn, text).astype(np.float32)
-
-
-def product(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Matrix product, by torch's threads and not by numpy's (see `l2d.memory.nearest`)."""
-    import torch
-
-    return (torch.from_numpy(np.ascontiguousarray(a)) @ torch.from_numpy(b)).numpy()
 
 
 def _ridge(

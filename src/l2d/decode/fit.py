@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2d.artifacts import read_json, write_json
-from l2d.decode.calibrate import Calibration
+from l2d.decode.calibrate import CUT, Calibration
 from l2d.decode.latent import Global, Local, Vote, neighbourhoods, rank_neighbourhoods
 from l2d.errors import ArtifactCorrupt, ConfigError
 from l2d.memory import Entries, ItemVectors, Near
@@ -22,9 +22,6 @@ NEIGHBOURS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 
 TEMPERATURES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """tau that are tried, as multiples of the mean squared distance of validation thoughts to their M neighbours."""
-
-CUT = 10
-"""Constants are chosen by NDCG at this list length."""
 
 Progress = Callable[[int, int], None]
 
