@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from l2d.backbone.adapter import merge_adapter
 from l2d.backbone.masks import MaskForm, PackedBatch, attention_masks
+from l2d.backbone.reading import reading_base
 from l2d.backbone.tokenizer import TextTokenizer
 from l2d.errors import ConfigError
 
@@ -177,7 +178,8 @@ class Backbone:
     def take(self, model: PreTrainedModel) -> None:
         """Replaces the model by a tuned one, in eval mode; the fingerprint is that of the new weights."""
         self.model = model.eval()
-        self.__dict__.pop("fingerprint", None)
+        for name in ("fingerprint", "_reading"):
+            self.__dict__.pop(name, None)
 
     def last_states(self, ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Last-layer states after the final norm for right-padded ids.
@@ -191,6 +193,26 @@ class Backbone:
         """
         output = self.base(input_ids=ids, attention_mask=attention_mask, use_cache=False)
         return output.last_hidden_state
+
+    @cached_property
+    def _reading(self) -> nn.Module | None:
+        return reading_base(self.base, self.attention, self.window)
+
+    def states_at(self, ids: torch.Tensor, read: torch.Tensor, **arguments: object) -> torch.Tensor:
+        """Last-layer states at a few positions, after the final norm; the last layer computes no others if it can.
+
+        Args:
+            ids: Shape: (batch, length).
+            read: positions. Shape: (batch, reads).
+            arguments: for the model's forward: masks, position ids, a cache.
+
+        Returns:
+            Shape: (batch, reads, width).
+        """
+        if self._reading is not None:
+            return self._reading(input_ids=ids, read=read, **arguments).last_hidden_state
+        states = self.base(input_ids=ids, **arguments).last_hidden_state
+        return states.gather(1, read[..., None].expand(-1, -1, states.shape[-1]))
 
     def pack_arguments(self, batch: PackedBatch, form: MaskForm | None) -> dict[str, object]:
         """What a forward over packs gets beside the token ids.
@@ -209,9 +231,14 @@ class Backbone:
         output = self.base(input_ids=batch.ids, **self.pack_arguments(batch, form))
         return output.last_hidden_state
 
-    def empty_cache(self) -> DynamicCache:
-        """A key/value cache that keeps every token in every layer, those with a sliding window included."""
-        return DynamicCache()
+    def cache(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()) -> DynamicCache:
+        """A key/value cache that keeps every token in every layer, those with a sliding window included.
+
+        Args:
+            layers: keys and values that it holds already; they are copied before anything is added. Shape of a tensor:
+                (batch, heads, tokens, head width).
+        """
+        return DynamicCache(layers or None)
 
     def save(self, folder: Path) -> None:
         """Writes full weights and the tokenizer into a folder."""
