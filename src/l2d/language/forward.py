@@ -82,7 +82,7 @@ class CachedForward:
         depth = np.arange(longest) - (longest - lengths)[:, None]
         real = depth >= 0
         mask = np.tril(np.ones((longest, longest), dtype=bool)) & real[:, None, :]
-        self._cache = self.backbone.empty_cache()
+        self._cache = self.backbone.cache()
         self._lines = list(range(len(prompts)))
         self._depth = np.zeros((len(prompts), 0), dtype=np.int64)
         self._seen = [[line] for line in real]

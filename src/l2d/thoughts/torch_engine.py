@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from l2d.backbone import Backbone, MaskForm, PackProbe, packed_batch, probe_packing
 from l2d.packing import Pack, pack
+from l2d.thoughts.reuse import KeysValues, PrefixCache
 
 CPU_PACK_TOKENS, GPU_PACK_TOKENS = 512, 4096
 """Nodes of a pack. A dense mask costs the square of it, so a CPU wants short packs."""
@@ -17,13 +18,24 @@ CPU_PACK_TOKENS, GPU_PACK_TOKENS = 512, 4096
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2048, 16384
 """Tokens of a forward pass."""
 
+OPENING_BYTES = 1 << 30
+"""Most memory for the keys and values of a template's opening; its 46 tokens take 5 MiB in a model of 0.6 billion."""
+
+LEAST_SHARED = 8
+"""Tokens that must be known for a reuse to pay: copying their keys and values costs a few microseconds a layer."""
+
 
 class TorchThinker:
-    """Thinks with a backbone in eager PyTorch: base model only, no logits, no cache.
+    """Thinks with a backbone in eager PyTorch: base model only, no logits, the last layer only where it is read.
+
+    A single prompt starts from the keys and values of a beginning that is known: the template's opening and, with
+    `reuse_bytes`, the prompts that were thought before. Its thought is then equal up to rounding, not bit by bit.
 
     Args:
         backbone: the tuned backbone.
         probe: what the opening probe found; None probes now.
+        opening: tokens that every prompt begins with; None for none.
+        reuse_bytes: most memory for keys and values of former single prompts; with 0 none are kept.
         pack_tokens: nodes of a pack; None chooses by device.
         batch_tokens: tokens of a forward pass; None chooses by device.
     """
@@ -33,6 +45,8 @@ class TorchThinker:
         backbone: Backbone,
         probe: PackProbe | None = None,
         *,
+        opening: NDArray[np.int32] | None = None,
+        reuse_bytes: int = 0,
         pack_tokens: int | None = None,
         batch_tokens: int | None = None,
     ) -> None:
@@ -41,6 +55,10 @@ class TorchThinker:
         self.probe = probe or probe_packing(backbone, longest=min(1024, backbone.context))
         self.pack_tokens = pack_tokens or (CPU_PACK_TOKENS if on_cpu else GPU_PACK_TOKENS)
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
+        reusing = self.probe.form is not None and backbone.window is None  # a window's cache or a state cannot be cut
+        self._opening = opening if reusing and opening is not None and len(opening) >= LEAST_SHARED else None
+        self._opened = PrefixCache(OPENING_BYTES)
+        self._former = PrefixCache(reuse_bytes if reusing else 0)
 
     @property
     def width(self) -> int:
@@ -53,8 +71,7 @@ class TorchThinker:
     ) -> NDArray[np.float32]:
         """Thoughts of prompts, in their order. Shape: (prompts, width)."""
         if len(prompts) == 1:
-            ids = self._tensor(prompts[0])[None]
-            return self.backbone.last_states(ids)[0, -1:].float().cpu().numpy()
+            return self._think_one(prompts[0])
         if self.probe.form is None:
             return self._think_padded(prompts, progress)
         return self._think_packed(prompts, self.probe.form, progress)
@@ -62,15 +79,44 @@ class TorchThinker:
     def _tensor(self, values: NDArray[np.integer]) -> torch.Tensor:
         return torch.from_numpy(values.astype(np.int64)).to(self.backbone.device)
 
+    def _think_one(self, prompt: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Shape: (1, width)."""
+        if self._opening is not None and not len(self._opened):
+            self._run(self._opening, 0, (), self._opened)
+        shared, layers = max((cache.longest(prompt[:-1]) for cache in (self._opened, self._former)), key=_first)
+        if shared < LEAST_SHARED:
+            shared, layers = 0, ()
+        return self._run(prompt, shared, layers, self._former)
+
+    @torch.inference_mode()
+    def _run(
+        self, prompt: NDArray[np.int32], shared: int, layers: KeysValues, keep: PrefixCache
+    ) -> NDArray[np.float32]:
+        """Thinks what stands behind the first `shared` tokens; keeps keys and values where there is room for any."""
+        ids = self._tensor(prompt[shared:])[None]
+        read = torch.full((1, 1), ids.shape[1] - 1, device=ids.device)
+        if not shared and not keep.most_bytes:
+            return self.backbone.states_at(ids, read, use_cache=False)[0].float().cpu().numpy()
+        cache = self.backbone.cache(layers)
+        states = self.backbone.states_at(ids, read, past_key_values=cache, use_cache=True)
+        if keep.most_bytes:
+            keep.add(prompt, [(layer.keys, layer.values) for layer in cache.layers])
+        return states[0].float().cpu().numpy()
+
     def _think_packed(
         self, prompts: Sequence[NDArray[np.int32]], form: MaskForm, progress: Callable[[int, int], None] | None
     ) -> NDArray[np.float32]:
         thoughts = np.empty((len(prompts), self.width), dtype=np.float32)
         done = 0
         for group in _grouped(pack(prompts, self.pack_tokens), self.batch_tokens):
-            states = self.backbone.packed_states(packed_batch(group).to(self.backbone.device), form)
+            batch = packed_batch(group).to(self.backbone.device)
+            read = np.zeros((len(group), max(len(tree.read) for tree in group)), dtype=np.int64)
             for line, tree in enumerate(group):
-                thoughts[tree.sequences] = states[line, self._tensor(tree.read)].float().cpu().numpy()
+                read[line, : len(tree.read)] = tree.read
+            arguments = self.backbone.pack_arguments(batch, form)
+            states = self.backbone.states_at(batch.ids, self._tensor(read), **arguments).float().cpu().numpy()
+            for line, tree in enumerate(group):
+                thoughts[tree.sequences] = states[line, : len(tree.read)]
                 done += len(tree.sequences)
             if progress is not None:
                 progress(done, len(prompts))
@@ -90,13 +136,17 @@ class TorchThinker:
                 ids[line, : lengths[index]] = prompts[index]
             mask = self._tensor((np.arange(longest) < lengths[batch][:, None]).astype(np.int64))
             # Right padding: a causal model's state at the last real token has not seen what stands behind it.
-            states = self.backbone.last_states(self._tensor(ids), mask)
-            last = states[torch.arange(len(batch), device=states.device), self._tensor(lengths[batch] - 1)]
-            thoughts[batch] = last.float().cpu().numpy()
+            read = self._tensor(lengths[batch, None] - 1)
+            states = self.backbone.states_at(self._tensor(ids), read, attention_mask=mask, use_cache=False)
+            thoughts[batch] = states[:, 0].float().cpu().numpy()
             done += len(batch)
             if progress is not None:
                 progress(done, len(order))
         return thoughts
+
+
+def _first(found: tuple[int, KeysValues]) -> int:
+    return found[0]
 
 
 def _grouped(packs: list[Pack], batch_tokens: int) -> list[list[Pack]]:

@@ -1,0 +1,90 @@
+"""Keys and values of prompts that were thought before, to be reused by prompts that begin alike.
+
+A template's opening is the beginning of every prompt, and a user's next prompt begins with the last one as long as the
+history grew at its end. Prompts are kept in lexicographic order: the one that shares most with a new prompt then stands
+beside the place where that would be put, so that a look-up is a bisection.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from l2d.packing import common_prefix
+
+KeysValues = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Of each layer. Shape of a tensor: (1, heads, tokens, head width)."""
+
+
+class Known(NamedTuple):
+    """A prompt's tokens with their keys and values."""
+
+    prompt: NDArray[np.int32]
+    layers: KeysValues
+
+    @property
+    def bytes(self) -> int:
+        """What the tensors take."""
+        return sum(tensor.nbytes for layer in self.layers for tensor in layer)
+
+
+class PrefixCache:
+    """A bounded set of prompts, the longest unused one leaving first.
+
+    Args:
+        most_bytes: of keys and values; a prompt that does not fit alone is not kept.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self.most_bytes = most_bytes
+        self.bytes = 0
+        self._sorted: list[bytes] = []
+        self._known: OrderedDict[bytes, Known] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def longest(self, prompt: NDArray[np.int32]) -> tuple[int, KeysValues]:
+        """How many of the prompt's first tokens are known, at most, and their keys and values."""
+        key = _key(prompt)
+        place = bisect_left(self._sorted, key)
+        shared, best = 0, None
+        for near in self._sorted[max(0, place - 1) : place + 1]:
+            common = common_prefix(self._known[near].prompt, prompt)
+            if common > shared:
+                shared, best = common, near
+        if best is None:
+            return 0, ()
+        self._known.move_to_end(best)
+        return shared, [(keys[:, :, :shared], values[:, :, :shared]) for keys, values in self._known[best].layers]
+
+    def add(self, prompt: NDArray[np.int32], layers: KeysValues) -> None:
+        """Keeps a prompt; one right before it in the order that it begins with gives way, a shorter history usually."""
+        known, key = Known(prompt, layers), _key(prompt)
+        if known.bytes > self.most_bytes:
+            return
+        if key in self._known:
+            self._drop(key)
+        place = bisect_left(self._sorted, key)
+        if place and key.startswith(self._sorted[place - 1]):
+            self._drop(self._sorted[place - 1])
+        insort(self._sorted, key)
+        self._known[key] = known
+        self.bytes += known.bytes
+        while self.bytes > self.most_bytes:
+            self._drop(next(iter(self._known)))
+
+    def _drop(self, key: bytes) -> None:
+        self.bytes -= self._known.pop(key).bytes
+        del self._sorted[bisect_left(self._sorted, key)]
+
+
+def _key(prompt: NDArray[np.int32]) -> bytes:
+    """Bytes that sort as the tokens do."""
+    return np.ascontiguousarray(prompt, dtype=">u4").tobytes()
