@@ -11,8 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from families import FAMILIES, SHAPE, open_family, tokenizer
-from l2d.backbone import Backbone, MaskForm, packed_batch
-from l2d.backbone.reading import LEAST_GAIN, gain, reading_base
+from l2d.backbone import Backbone, MaskForm, packed_batch, reader
+from l2d.backbone.reading import LEAST_GAIN, can_read_short, gain
+from l2d.backbone.reordered import ReorderedLinear, reordering_pays
 from l2d.packing import pack
 
 SHORT = ("llama", "qwen3", "qwen2")
@@ -39,7 +40,7 @@ def near(found: torch.Tensor, expected: torch.Tensor) -> bool:
 @torch.inference_mode()
 def test_states_at_positions_are_the_whole_pass_states_there(family: str, tmp_path: Path) -> None:
     backbone = opened(family, tmp_path)
-    assert (backbone._reading is not None) == (family in SHORT)
+    assert backbone.reader.short == (family in SHORT)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, backbone.tokenizer.size, (3, 20), generator=generator)
     read = torch.tensor([[19, 4], [0, 11], [7, 7]])
@@ -69,10 +70,29 @@ def test_packs_and_caches_are_read_alike(family: str, tmp_path: Path) -> None:
     assert near(behind, backbone.last_states(ids)[:, [9, 15]])
 
 
+@pytest.mark.parametrize("family", sorted({*FAMILIES, "qwen2"} - {"gpt2"}))  # which has no linear layers
+@torch.inference_mode()
+def test_reordered_weights_give_the_same_states(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = opened(family, tmp_path)
+    ids, read = torch.arange(2 * 18).reshape(2, 18), torch.tensor([[17], [3]])
+    expected = backbone.last_states(ids).gather(1, read[..., None].expand(-1, -1, backbone.width))
+    monkeypatch.setattr(reader, "reordering_pays", lambda _: True)
+    assert backbone.settle().reader.reordered
+    kinds = [type(module) for module in backbone.reader._base.modules()]
+    assert (ReorderedLinear in kinds and torch.nn.Linear not in kinds) or family == "gpt2", "GPT-2 has no linear layers"
+    assert near(backbone.states_at(ids, read, use_cache=False), expected)
+
+
+def test_the_trial_of_reordering_refuses_what_it_cannot_do() -> None:
+    assert not reordering_pays(torch.nn.Linear(8, 8).to(torch.float64))
+    assert not reordering_pays(torch.nn.Linear(8, 8).to("meta"))
+
+
 def test_the_model_itself_stays_as_it_is(tmp_path: Path) -> None:
     backbone = opened("qwen3", tmp_path)
     before, modules = backbone.fingerprint, [type(module) for module in backbone.base.modules()]
-    assert backbone._reading is not None
+    backbone.settle()
+    assert backbone.reader.short
     backbone.take(backbone.model)
     assert backbone.fingerprint == before and [type(module) for module in backbone.base.modules()] == modules
 
@@ -92,9 +112,9 @@ def test_only_what_gains_is_replaced(tmp_path: Path) -> None:
     sizes = [sum(weights.numel() for weights in layer.parameters()) for layer in layers]
     kept = sum(getattr(layers[-1].self_attn, name).weight.numel() for name in ("k_proj", "v_proj"))
     assert gain(layers) == pytest.approx((sizes[-1] - kept) / sum(sizes))
-    assert reading_base(base, "sdpa", None) is not None
-    assert reading_base(base, "eager", None) is None and reading_base(base, "sdpa", 16) is None
+    assert can_read_short(base, "sdpa", None)
+    assert not can_read_short(base, "eager", None) and not can_read_short(base, "sdpa", 16)
     deep = torch.nn.ModuleList(copy.deepcopy(layer) for _ in range(10) for layer in layers)
     assert gain(deep) < LEAST_GAIN
     base.layers = deep
-    assert reading_base(base, "sdpa", None) is None
+    assert not can_read_short(base, "sdpa", None)

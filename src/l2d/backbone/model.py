@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from l2d.backbone.adapter import merge_adapter
 from l2d.backbone.masks import MaskForm, PackedBatch, attention_masks
-from l2d.backbone.reading import reading_base
+from l2d.backbone.reader import Reader
 from l2d.backbone.tokenizer import TextTokenizer
 from l2d.errors import ConfigError
 
@@ -86,6 +86,7 @@ class Backbone:
         self.tokenizer = tokenizer
         self.name = name
         self.revision = revision
+        self._settled = False
 
     @classmethod
     def open(
@@ -177,8 +178,8 @@ class Backbone:
 
     def take(self, model: PreTrainedModel) -> None:
         """Replaces the model by a tuned one, in eval mode; the fingerprint is that of the new weights."""
-        self.model = model.eval()
-        for name in ("fingerprint", "_reading"):
+        self.model, self._settled = model.eval(), False
+        for name in ("fingerprint", "reader"):
             self.__dict__.pop(name, None)
 
     def last_states(self, ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -194,9 +195,16 @@ class Backbone:
         output = self.base(input_ids=ids, attention_mask=attention_mask, use_cache=False)
         return output.last_hidden_state
 
+    def settle(self) -> Backbone:
+        """Promises that the weights stay as they are; see `Reader`."""
+        self._settled = True
+        self.__dict__.pop("reader", None)
+        return self
+
     @cached_property
-    def _reading(self) -> nn.Module | None:
-        return reading_base(self.base, self.attention, self.window)
+    def reader(self) -> Reader:
+        """What `states_at` runs."""
+        return Reader(self.base, self.attention, self.window, settled=self._settled)
 
     def states_at(self, ids: torch.Tensor, read: torch.Tensor, **arguments: object) -> torch.Tensor:
         """Last-layer states at a few positions, after the final norm; the last layer computes no others if it can.
@@ -209,10 +217,7 @@ class Backbone:
         Returns:
             Shape: (batch, reads, width).
         """
-        if self._reading is not None:
-            return self._reading(input_ids=ids, read=read, **arguments).last_hidden_state
-        states = self.base(input_ids=ids, **arguments).last_hidden_state
-        return states.gather(1, read[..., None].expand(-1, -1, states.shape[-1]))
+        return self.reader(ids, read, **arguments)
 
     def pack_arguments(self, batch: PackedBatch, form: MaskForm | None) -> dict[str, object]:
         """What a forward over packs gets beside the token ids.

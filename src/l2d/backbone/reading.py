@@ -7,7 +7,6 @@ the prefill, in one of 28 layers three in a hundred.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -70,11 +69,8 @@ class ReadingLayer(nn.Module):
         return states + layer.mlp(layer.post_attention_layernorm(states))
 
 
-def reading_base(base: nn.Module, attention: str, window: int | None) -> nn.Module | None:
-    """The base model with its last layer replaced, or None where that is not known to be right or gains too little.
-
-    The copy shares every weight with the original, which stays as it is. Its forward takes `read` beside the usual
-    arguments and its last states stand at those positions alone.
+def can_read_short(base: nn.Module, attention: str, window: int | None) -> bool:
+    """Whether `ReadingLayer` may stand in for the last layer: known to be right there, and worth it.
 
     Args:
         base: a model without its head.
@@ -83,24 +79,19 @@ def reading_base(base: nn.Module, attention: str, window: int | None) -> nn.Modu
     """
     layers = getattr(base, "layers", None)
     if not isinstance(base, PreTrainedModel) or not isinstance(layers, nn.ModuleList) or not len(layers):
-        return None
-    if attention != "sdpa" or window is not None or type(layers[-1]) not in REVIEWED or gain(layers) < LEAST_GAIN:
-        return None
-    short = copy.copy(base)
-    short._modules = {**base._modules, "layers": nn.ModuleList([*layers[:-1], ReadingLayer(layers[-1])])}
-    return short
+        return False
+    right = attention == "sdpa" and window is None and type(layers[-1]) in REVIEWED
+    return right and gain(layers) >= LEAST_GAIN
 
 
 def gain(layers: nn.ModuleList) -> float:
     """Share of the weights of all layers that meet only the positions that are read."""
     last: Any = layers[-1]
-    kept = sum(weights.numel() for part in ("k_proj", "v_proj") for weights in _projection(last, part).parameters())
+    kept = sum(
+        weights.numel() for part in (last.self_attn.k_proj, last.self_attn.v_proj) for weights in part.parameters()
+    )
     whole = sum(weights.numel() for weights in layers.parameters())
     return (sum(weights.numel() for weights in last.parameters()) - kept) / max(1, whole)
-
-
-def _projection(layer: Any, name: str) -> nn.Module:
-    return getattr(layer.self_attn, name)
 
 
 def _heads(attention: Any, name: str, states: torch.Tensor) -> torch.Tensor:

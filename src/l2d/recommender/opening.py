@@ -292,7 +292,8 @@ def open_parts(place: Run, *, device: str, verify: bool) -> Parts:
     prompts = Prompts.load(place.prompt, backbone.tokenizer, dataset.catalog)
     check_same("prompt", prompts.fingerprint, manifest["prompt"], cure=cure)
     form = MaskForm(described["form"]) if described["form"] else None
-    return place, manifest, dataset, backbone, prompts, TorchThinker(backbone, PackProbe(form, 0.0, described["probe"]))
+    probe = PackProbe(form, 0.0, described["probe"])
+    return place, manifest, dataset, backbone, prompts, TorchThinker(backbone.settle(), probe, opening=prompts.opening)
 
 
 def _open_backbone(run: Run, described: dict[str, Any], device: str) -> Backbone:

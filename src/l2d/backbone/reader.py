@@ -1,0 +1,59 @@
+"""Last states at few positions, by the shortest way that is right for a model on this machine."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from l2d.backbone.reading import ReadingLayer, can_read_short
+from l2d.backbone.reordered import ReorderedLinear, reordering_pays
+
+
+class Reader:
+    """A model without its head that hands out its last states at a few positions.
+
+    It computes on a copy of the tree of modules that shares weights and hooks with the model, which stays as it is.
+
+    Args:
+        base: the model.
+        attention: name of its attention implementation.
+        window: tokens that its sliding-window layers see, or None.
+        settled: whether the weights stay as they are from here on. Then a CPU that multiplies faster with reordered
+            weights gets a copy of those of all linear layers.
+    """
+
+    def __init__(self, base: nn.Module, attention: str, window: int | None, *, settled: bool) -> None:
+        self.short = can_read_short(base, attention, window)
+        linear = next((module for module in base.modules() if type(module) is nn.Linear), None)
+        self.reordered = settled and linear is not None and reordering_pays(linear)
+        self._base = _shadow(base, _reordered if self.reordered else _same)
+        if self.short:
+            *others, last = self._base.layers  # type: ignore[misc]
+            self._base._modules["layers"] = nn.ModuleList([*others, ReadingLayer(last)])
+
+    def __call__(self, ids: torch.Tensor, read: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        """See `Backbone.states_at`."""
+        if self.short:
+            return self._base(input_ids=ids, read=read, **arguments).last_hidden_state
+        states = self._base(input_ids=ids, **arguments).last_hidden_state
+        return states.gather(1, read[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def _shadow(module: nn.Module, replace: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    copied = replace(module)
+    if copied is module:
+        copied = copy.copy(module)
+        copied._modules = {name: part and _shadow(part, replace) for name, part in module._modules.items()}
+    return copied
+
+
+def _same(module: nn.Module) -> nn.Module:
+    return module
+
+
+def _reordered(module: nn.Module) -> nn.Module:
+    return ReorderedLinear(module) if type(module) is nn.Linear else module
