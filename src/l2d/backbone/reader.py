@@ -22,15 +22,13 @@ class Reader:
         base: the model.
         attention: name of its attention implementation.
         window: tokens that its sliding-window layers see, or None.
-        settled: whether the weights stay as they are from here on. Then a CPU that multiplies faster with reordered
-            weights gets a copy of those of all linear layers.
+        settled: whether the weights stay as they are from here on. Then linear layers of such shapes as the CPU
+            multiplies faster with reordered weights get a copy of theirs.
     """
 
     def __init__(self, base: nn.Module, attention: str, window: int | None, *, settled: bool) -> None:
         self.short = can_read_short(base, attention, window)
-        linear = next((module for module in base.modules() if type(module) is nn.Linear), None)
-        self.reordered = settled and linear is not None and reordering_pays(linear)
-        self._base = _shadow(base, _reordered if self.reordered else _same)
+        self._base = _shadow(base, _Reordering() if settled else _same)
         if self.short:
             *others, last = self._base.layers  # type: ignore[misc]
             self._base._modules["layers"] = nn.ModuleList([*others, ReadingLayer(last)])
@@ -55,5 +53,16 @@ def _same(module: nn.Module) -> nn.Module:
     return module
 
 
-def _reordered(module: nn.Module) -> nn.Module:
-    return ReorderedLinear(module) if type(module) is nn.Linear else module
+class _Reordering:
+    """Reorders the linear layers of shapes that gain by it; one trial per shape."""
+
+    def __init__(self) -> None:
+        self._pays: dict[tuple[int, int], bool] = {}
+
+    def __call__(self, module: nn.Module) -> nn.Module:
+        if type(module) is not nn.Linear:
+            return module
+        shape = (module.in_features, module.out_features)
+        if shape not in self._pays:
+            self._pays[shape] = reordering_pays(module)
+        return ReorderedLinear(module) if self._pays[shape] else module
