@@ -26,7 +26,6 @@ from l2d.backbone import probe_packing
 from l2d.memory.build import plan
 from l2d.packing import pack
 from l2d.thoughts import TorchThinker
-from l2d.thoughts.torch_engine import _grouped
 
 BATCHES = (512, 1024, 2048, 4096, 8192)
 """Tokens per batch that are tried for the rival."""
@@ -72,9 +71,9 @@ def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
         "padded": lambda prompts: padding.think(one.backbone.base, prompts, batch),
         "one_by_one": lambda prompts: [thinker.think([prompt]) for prompt in prompts],
     }
-    found = turns.timed(calls, slices, "packed", warmup=0)
-    sample = sharing(slices, thinker)
-    sample["padded_slots"] = sum(padding.slots(prompts, batch) for prompts in slices)
+    with turns.Places(one.backbone) as count:
+        found = turns.timed({name: count(name, call) for name, call in calls.items()}, slices, "packed", warmup=0)
+    sample = {**sharing(slices, thinker), "places": dict(count.found)}
     row = {
         **described,
         "pack_tokens": thinker.pack_tokens,
@@ -82,14 +81,14 @@ def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
         "padded_batch_tokens": batch,
         "difference": error,
         "whole": {**whole, "packing_seconds": seconds},
-        "sample": {**sample, "slot_ratio": sample["padded_slots"] / sample["slots"]},
+        "sample": {**sample, "place_ratio": count.found["padded"] / count.found["packed"]},
         **found,
     }
     row["prompts_per_second"] = {name: 1000 * options.prompts / ms for name, ms in found["median_ms"].items()}
     over = found["over_packed"]
     print(
         f"{one.data:13} {described['template']:9} {one.shape:5} tokens {whole['token_ratio']:.2f}x (all), "
-        f"{sample['token_ratio']:.2f}x, places {row['sample']['slot_ratio']:.2f}x;  "
+        f"{sample['token_ratio']:.2f}x, places {row['sample']['place_ratio']:.2f}x;  "
         f"time: padded {turns.shown(over['padded'])}, one by one {turns.shown(over['one_by_one'])}",
         flush=True,
     )
@@ -97,15 +96,10 @@ def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def sharing(shards: Sequence[Sequence[Ids]], thinker: TorchThinker) -> dict[str, Any]:
-    """Tokens of prompts, nodes of their packs, and places of the packs' batches."""
+    """Tokens of prompts, and nodes of their packs."""
     tokens = sum(len(prompt) for shard in shards for prompt in shard)
-    nodes = slots = 0
-    for shard in shards:
-        packs = pack(shard, thinker.pack_tokens)
-        nodes += sum(map(len, packs))
-        slots += sum(len(group) * max(map(len, group)) for group in _grouped(packs, thinker.batch_tokens))
-    prompts = sum(map(len, shards))
-    return {"prompts": prompts, "tokens": tokens, "nodes": nodes, "slots": slots, "token_ratio": tokens / nodes}
+    nodes = sum(len(tree) for shard in shards for tree in pack(shard, thinker.pack_tokens))
+    return {"prompts": sum(map(len, shards)), "tokens": tokens, "nodes": nodes, "token_ratio": tokens / nodes}
 
 
 def spaced(prompts: Sequence[Ids], order: NDArray[np.int64], slices: int, size: int) -> list[list[Ids]]:

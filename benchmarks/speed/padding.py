@@ -52,8 +52,3 @@ def labelled(sequences: Sequence[Ids], starts: Sequence[int]) -> dict[str, torch
     place = torch.arange(ids.shape[1])
     answer = (mask == 1) & (place >= torch.tensor(starts)[:, None])
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(~answer, IGNORED)}
-
-
-def slots(sequences: Sequence[Ids], tokens: int) -> int:
-    """Places that batches of similar length take, padding included."""
-    return sum(len(batch) * len(sequences[batch[0]]) for batch in by_length(sequences, tokens))
