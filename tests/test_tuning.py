@@ -453,3 +453,17 @@ def test_a_complete_run_resumes_to_itself(tmp_path: Path) -> None:
     _, second = run(tmp_path, PLAIN, resume=True, progress=lambda done, total: steps.append(done))
     assert same(first, second)
     assert steps == []
+
+
+def test_logits_are_made_where_an_answer_follows_and_nowhere_else(tmp_path: Path) -> None:
+    backbone = open_family("qwen3", tmp_path)
+    plan = plan_of(backbone, INSTRUCT, pack_tokens=90)
+    batch = PackedBatch(**collate([plan.packs(SAMPLES)]))
+    assert len(batch.ids) > 1
+    shapes = []
+    head = backbone.model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[:-1])))
+    tree_loss(backbone, batch, probe_packing(backbone, longest=256).form)
+    hook.remove()
+    answered = {(line, int(batch.parent[line, node])) for line, node in torch.nonzero(batch.weight).tolist()}
+    assert shapes == [(1, len(answered))]

@@ -15,13 +15,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+import given
 import numpy as np
 import torch
+import turns
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-import given
-import turns
 from l2d.backbone import Backbone
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_addmm_activation", "mkldnn::_linear_pointwise")
@@ -56,8 +56,8 @@ def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
     best = max(sweep, key=lambda found: float(found["share"]))
     row = {**one.described(), "best": best, "sweep": sweep, "profile": profiled(one.backbone, best["batch"], options)}
     print(
-        f"{one.shape:5} {row['dtype']:8} {best['share']:.0%} of the product's rate ({best['product_gflops']:.0f} GFLOP/s)"
-        f" at batch {best['batch']}, {sweep[0]['share']:.0%} at {sizes[0]}; time in products, attention, the rest: "
+        f"{one.shape:5} {row['dtype']:8} {best['share']:.0%} of the product's {best['product_gflops']:.0f} GFLOP/s "
+        f"at batch {best['batch']}, {sweep[0]['share']:.0%} at {sizes[0]}; time in products, attention, the rest: "
         + ", ".join(f"{row['profile'][part]:.0%}" for part in ("products", "attention", "rest")),
         flush=True,
     )
