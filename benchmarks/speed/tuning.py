@@ -109,7 +109,7 @@ class Steps:
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = given.arguments(__doc__)
-    parser.add_argument("--steps", type=int, default=8, help="steps that are timed")
+    parser.add_argument("--steps", type=int, default=16, help="steps that are timed, evenly spaced")
     parser.add_argument("--samples", type=int, default=128, help="samples of a step, about")
     parser.add_argument("--pack-tokens", type=int, default=256, help="most nodes in a pack")
     options = given.settled(parser.parse_args(arguments))
@@ -127,7 +127,7 @@ def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
     probe = probe_packing(one.backbone, longest=one.prompts.max_tokens)
     steps = Steps(one, probe, options.pack_tokens, autocast=options.autocast)
     every = by_users(one.dataset.splits.train, options.samples)
-    timed, whole = every[: options.steps], sharing(steps, every)
+    timed, whole = every[:: max(1, len(every) // options.steps)][: options.steps], sharing(steps, every)
     tokens = fitting_batch(steps, timed[0], BATCHES[:2] if options.smoke else BATCHES)
     precision = "bfloat16" if options.autocast else "float32"
     differences = steps.differences(timed[0], tokens)
