@@ -64,6 +64,7 @@ def test_packs_are_the_prefix_trees_of_their_sequences(case: tuple[list[Tokens],
     for tree in packs:
         assert len(tree) <= budget or len({sequences[index] for index in tree.sequences}) == 1
         check(tree, sequences, starts)
+    assert [len(tree) for tree in packs] == sorted((len(tree) for tree in packs), reverse=True)
 
 
 @given(samples(), st.randoms(use_true_random=False))

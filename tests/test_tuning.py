@@ -28,7 +28,6 @@ from l2d.tuning import (
     TuningPlan,
     collate,
     newest_complete,
-    read_positions,
     state_dropout,
     tree_loss,
     tune,
@@ -124,11 +123,7 @@ def test_loss_and_gradient_are_those_of_one_sample_at_a_time(family: str, templa
     assert int(batch.weight.sum()) == total
     assert len(packs) > 1, "loss and gradient add up over packs"
     assert sum(map(len, packs)) < 0.7 * sum(len(plan.prompts.prompt(s.history)) for s in SAMPLES), "prompts are shared"
-    positions = read_positions(batch)
-    outputs = backbone.model(
-        input_ids=batch.ids, logits_to_keep=positions, **backbone.pack_arguments(batch, probe.form)
-    )
-    found = tree_loss(outputs.logits, batch, positions) / total
+    found = tree_loss(backbone, batch, probe.form) / total
     expected = loss_alone(backbone.model, SAMPLES, plan.prompts, total)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     close(gradients(backbone.model, found), gradients(backbone.model, expected))
@@ -144,9 +139,7 @@ def test_lines_without_branches_have_the_same_loss_and_gradient(
     total = weighted_tokens(SAMPLES, plan.prompts)
     batch = PackedBatch(**collate([plan.lines(SAMPLES)]))
     assert len(batch.ids) == len(SAMPLES), "these samples branch, so each has a line of its own"
-    positions = read_positions(batch)
-    outputs = backbone.model(input_ids=batch.ids, logits_to_keep=positions, **backbone.pack_arguments(batch, None))
-    found = tree_loss(outputs.logits, batch, positions) / total
+    found = tree_loss(backbone, batch, None) / total
     expected = loss_alone(backbone.model, SAMPLES, plan.prompts, total)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     close(gradients(backbone.model, found), gradients(backbone.model, expected))
@@ -460,3 +453,17 @@ def test_a_complete_run_resumes_to_itself(tmp_path: Path) -> None:
     _, second = run(tmp_path, PLAIN, resume=True, progress=lambda done, total: steps.append(done))
     assert same(first, second)
     assert steps == []
+
+
+def test_logits_are_made_where_an_answer_follows_and_nowhere_else(tmp_path: Path) -> None:
+    backbone = open_family("qwen3", tmp_path)
+    plan = plan_of(backbone, INSTRUCT, pack_tokens=90)
+    batch = PackedBatch(**collate([plan.packs(SAMPLES)]))
+    assert len(batch.ids) > 1
+    shapes = []
+    head = backbone.model.get_output_embeddings()
+    hook = head.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[:-1])))
+    tree_loss(backbone, batch, probe_packing(backbone, longest=256).form)
+    hook.remove()
+    answered = {(line, int(batch.parent[line, node])) for line, node in torch.nonzero(batch.weight).tolist()}
+    assert shapes == [(1, len(answered))]

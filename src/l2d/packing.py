@@ -106,8 +106,9 @@ def pack(sequences: Sequence[NDArray[np.int32]], budget: int, answer_starts: Seq
         answer_starts: where each sequence's answer begins, for tuning; None gives weights of zero.
 
     Returns:
-        Packs that together hold every sequence once. Sequences stand in lexicographic order, so the packs depend on
-        the set of sequences alone (and on input order among equal ones).
+        Packs that together hold every sequence once, the longest pack first, so that neighbours can be stacked with
+        little padding. Sequences are packed in lexicographic order, so the packs depend on the set of sequences alone
+        (and on input order among equal ones).
     """
     if budget < 1:
         raise ConfigError("a pack needs room", got=budget, expected="at least 1 token")
@@ -127,4 +128,4 @@ def pack(sequences: Sequence[NDArray[np.int32]], budget: int, answer_starts: Seq
         previous = sequence
     if tree.nodes:
         packs.append(tree.close())
-    return packs
+    return sorted(packs, key=len, reverse=True)

@@ -27,26 +27,44 @@ MARKER = "complete.json"
 METRIC = "ndcg@10"
 
 
-def tree_loss(logits: torch.Tensor, batch: PackedBatch, positions: torch.Tensor) -> torch.Tensor:
+def tree_loss(
+    backbone: Backbone, batch: PackedBatch, form: MaskForm | None, model: nn.Module | None = None
+) -> torch.Tensor:
     """Sum over tree edges of weight times negative log-likelihood.
 
     An edge's weight is the number of samples in which its token belongs to the answer, so the sum equals that of the
-    samples one at a time.
+    samples one at a time. Logits are made at the parents of weighted nodes alone, and by the model's own head.
 
     Args:
-        logits: at `positions`, for every pack. Shape: (packs, positions, vocabulary).
+        backbone: holds the model.
         batch: the packs.
-        positions: sorted places that hold every parent of a weighted node. Shape: (positions,).
+        form: how the family takes a pack's mask; None where it cannot be packed and the packs do not branch.
+        model: what stands around the backbone's model and is called in its place (an adapter, several processes).
     """
     line, node = torch.nonzero(batch.weight, as_tuple=True)
-    column = torch.searchsorted(positions, batch.parent[line, node])
-    losses = nn.functional.cross_entropy(logits[line, column].float(), batch.ids[line, node], reduction="none")
+    places, edge = torch.unique(line * batch.ids.shape[1] + batch.parent[line, node], return_inverse=True)
+    with _kept(backbone.base, places):
+        outputs = (model or backbone.model)(input_ids=batch.ids, **backbone.pack_arguments(batch, form))
+    losses = nn.functional.cross_entropy(outputs.logits[0, edge].float(), batch.ids[line, node], reduction="none")
     return (losses * batch.weight[line, node]).sum()
 
 
-def read_positions(batch: PackedBatch) -> torch.Tensor:
-    """Places whose logits the loss needs: the parents of all weighted nodes, over all packs. Shape: (positions,)."""
-    return torch.unique(batch.parent[batch.weight > 0])
+@contextmanager
+def _kept(base: nn.Module, places: torch.Tensor) -> Iterator[None]:
+    """Lets a base model hand on the last states of some places only, as one line. Shape: (1, places, width).
+
+    `logits_to_keep` takes the same places of every line; over many packs these are nearly all places that there are.
+    """
+
+    def keep(module: nn.Module, _: Any, output: Any) -> Any:
+        output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[places][None]
+        return output
+
+    hook = base.register_forward_hook(keep)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 class PlannedBatches(TorchDataset[list[Pack]]):
@@ -130,13 +148,10 @@ class PackTrainer(Trainer):
     ) -> Any:
         """Tree loss over the answer weight of the whole optimizer step, all packs and processes."""
         batch = PackedBatch(**inputs)
-        positions = read_positions(batch)
-        arguments = self.backbone.pack_arguments(batch, self.form)
-        outputs = model(input_ids=batch.ids, logits_to_keep=positions, **arguments)
         total = num_items_in_batch if num_items_in_batch is not None else batch.weight.sum()
         # Data parallelism averages gradients over processes; the divisor already counts all of them.
-        loss = tree_loss(outputs.logits, batch, positions) / total * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
+        loss = tree_loss(self.backbone, batch, self.form, model) / total * self.accelerator.num_processes
+        return (loss, {}) if return_outputs else loss
 
     def _get_num_items_in_batch(
         self, batch_samples: list[dict[str, torch.Tensor]], device: torch.device
