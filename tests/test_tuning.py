@@ -260,8 +260,9 @@ def test_an_epoch_of_given_histories_holds_the_given_samples(tokens: int) -> Non
     ] or plan.batches_per_epoch == 1
 
 
-def test_batches_are_about_as_large_as_asked() -> None:
-    plan = recording(150, window=4, examples=log(users=80))
+@pytest.mark.parametrize("window", [0, 4])
+def test_batches_are_about_as_large_as_asked(window: int) -> None:
+    plan = TuningPlan(log(users=80), recording().prompts, tokens=150, pack_tokens=64, window=window, seed=0)
     nodes = [sum(len(tree) for tree in plan.batch(index)) for index in range(plan.batches_per_epoch)]
     assert plan.batches_per_epoch > 8
     assert 0.7 * 150 <= np.mean(nodes) <= 1.3 * 150

@@ -121,9 +121,14 @@ class TuningPlan:
         return [[groups[index] for index in order[a:b]] for a, b in pairwise(bounds)]
 
     def _cost(self, groups: list[Group]) -> float:
-        """Pack nodes of groups, about: each title once per group, and the template's own tokens per sample."""
-        if not self.branching and not self.window:
-            groups = [[sample] for group in groups for sample in group]
+        """Pack nodes of groups, about.
+
+        A window has each title once and the template's own tokens per sample. Given histories of one user need not
+        begin alike, so theirs are laid out and counted.
+        """
+        if not self.window:
+            joined, _ = self._sequences([sample for group in groups for sample in group])
+            return float(sum(map(len, pack(joined, self.pack_tokens) if self.branching else joined)))
         per_sample = len(self.prompts.suffix) + 1
         total = 0.0
         for group in groups:
