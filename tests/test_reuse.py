@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from families import FAMILIES, SLIDING, open_family
 from l2d.backbone import Backbone, probe_packing
+from l2d.packing import pack
 from l2d.thoughts import TorchThinker
 from l2d.thoughts.reuse import PrefixCache
 
@@ -111,7 +113,24 @@ def test_reused_beginnings_give_the_plain_models_thoughts(family: str, tmp_path:
     if family in (*SLIDING, "lfm2"):
         assert seen == [len(prompt) for prompt in prompts], "no reuse where a cache may drop tokens"
     else:
-        assert seen[:5] == [12, 3, 3, 6, 6] and sum(seen) < 0.5 * sum(map(len, prompts))
+        assert seen[:5] == [12, 4, 3, 6, 6] and sum(seen) < 0.5 * sum(map(len, prompts))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES[:3], "gemma3", "lfm2"])
+def test_packs_stand_behind_an_opening_that_was_read_once(family: str, tmp_path: Path) -> None:
+    backbone = open_family(family, tmp_path)
+    *prompts, other = growing(backbone.tokenizer.size)
+    thinker = TorchThinker(backbone, probe_packing(backbone, longest=256), opening=prompts[-1], pack_tokens=40)
+    for asked in (prompts, [*prompts, other]):
+        expected = np.stack([plain(backbone, prompt) for prompt in asked])
+        assert np.abs(thinker.think(asked) - expected).max() <= 1e-5 * np.abs(expected).max()
+    if family in ("llama", "qwen3", "gpt2"):
+        lengths = Counter[int]()
+        whole = backbone.states_at
+        backbone.states_at = lambda ids, *rest, **more: lengths.update([ids.numel()]) or whole(ids, *rest, **more)  # type: ignore
+        thinker.think(prompts)
+        behind = sum(len(tree) for tree in pack([prompt[11:] for prompt in prompts], 40))
+        assert behind <= sum(size * times for size, times in lengths.items()) < 1.3 * behind
 
 
 def test_without_room_only_the_opening_is_reused(tmp_path: Path) -> None:

@@ -6,19 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matrix
 import numpy as np
+import pytest
+import torch
+
+import matrix
 import offline
 import padding
-import pytest
 import requests_language
-import torch
 import tuning
-from turns import Places
-
 from l2d.backbone import Backbone
 from l2d.packing import pack
 from titles import backbone
+from turns import Places
 
 
 @pytest.fixture(autouse=True)

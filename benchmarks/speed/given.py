@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import turns
 
+import turns
 from l2d import Dataset, Recommender, prepare
 from l2d.backbone import Backbone
 from l2d.interactions import split_by_time

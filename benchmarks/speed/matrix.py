@@ -15,13 +15,13 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-import given
 import numpy as np
 import torch
-import turns
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+import given
+import turns
 from l2d.backbone import Backbone
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_addmm_activation", "mkldnn::_linear_pointwise")

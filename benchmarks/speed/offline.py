@@ -16,12 +16,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import given
 import numpy as np
-import padding
-import turns
 from numpy.typing import NDArray
 
+import given
+import padding
+import turns
 from l2d.backbone import probe_packing
 from l2d.memory.build import plan
 from l2d.packing import pack

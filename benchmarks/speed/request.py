@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from turns import arguments, keep, parameters, shaped, shown, source, timed
 
 from l2d import Recommender, prepare
 from l2d.backbone import Backbone, probe_packing, resolve_dtype
@@ -29,6 +28,7 @@ from l2d.memory import Entries, aggregate
 from l2d.prompts import COMPACT, INSTRUCT, Prompts
 from l2d.ranking import Decoder, Requests, Rows
 from l2d.thoughts import TorchThinker
+from turns import arguments, keep, parameters, shaped, shown, source, timed
 
 K = 10
 TEMPLATES = {"compact": COMPACT, "instruct": INSTRUCT}

@@ -16,11 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import given
 import numpy as np
 import torch
-import turns
 
+import given
+import turns
 from generate import Generate
 from l2d import Dataset, Recommender
 from l2d.backbone import Backbone, probe_packing

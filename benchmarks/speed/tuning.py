@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import given
 import numpy as np
-import padding
 import torch
-import turns
 
+import given
+import padding
+import turns
 from l2d.backbone import PackProbe, probe_packing
 from l2d.backbone.masks import PackedBatch
 from l2d.interactions import Examples

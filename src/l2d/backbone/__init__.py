@@ -5,7 +5,7 @@ from __future__ import annotations
 from l2d.backbone.adapter import merge_adapter, merged, with_adapter
 from l2d.backbone.machine import machine
 from l2d.backbone.masks import MaskForm, packed_batch
-from l2d.backbone.model import Backbone, resolve_device, resolve_dtype
+from l2d.backbone.model import Backbone, Layers, resolve_device, resolve_dtype
 from l2d.backbone.probe import PackProbe, probe_packing
 from l2d.backbone.scratch import SCRATCH_SIZES, ScratchSize, drafter_backbone, scratch_backbone
 from l2d.backbone.tokenizer import TextTokenizer, learn_tokenizer
@@ -13,6 +13,7 @@ from l2d.backbone.tokenizer import TextTokenizer, learn_tokenizer
 __all__ = [
     "SCRATCH_SIZES",
     "Backbone",
+    "Layers",
     "MaskForm",
     "PackProbe",
     "ScratchSize",

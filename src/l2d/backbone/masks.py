@@ -9,6 +9,7 @@ from enum import StrEnum
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from l2d.packing import Pack
 
@@ -77,7 +78,12 @@ def windowed(mask: torch.Tensor, depth: torch.Tensor, window: int) -> torch.Tens
 
 
 def attention_masks(
-    batch_end: torch.Tensor, depth: torch.Tensor, form: MaskForm, window: int | None, additive: torch.dtype | None
+    batch_end: torch.Tensor,
+    depth: torch.Tensor,
+    form: MaskForm,
+    window: int | None,
+    additive: torch.dtype | None,
+    before: int = 0,
 ) -> torch.Tensor | dict[str, torch.Tensor]:
     """The mask or masks to hand to a model's forward.
 
@@ -87,8 +93,9 @@ def attention_masks(
         form: how the family takes it.
         window: tokens that a sliding layer sees, or None.
         additive: None for a boolean mask; a float type for eager attention, which adds what it gets (0 / -inf).
+        before: tokens in front of every pack, which all its nodes see; not with a window.
     """
-    full = ancestor_mask(batch_end)
+    full = nn.functional.pad(ancestor_mask(batch_end), (before, 0), value=True)
     narrow = windowed(full, depth, window) if window is not None and form is not MaskForm.FULL else full
     if additive is not None:
         full, narrow = (

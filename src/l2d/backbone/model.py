@@ -18,6 +18,9 @@ from l2d.backbone.reader import Reader
 from l2d.backbone.tokenizer import TextTokenizer
 from l2d.errors import ConfigError
 
+Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values of each layer. Shape of a tensor: (batch, heads, tokens, head width)."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -219,29 +222,41 @@ class Backbone:
         """
         return self.reader(ids, read, **arguments)
 
-    def pack_arguments(self, batch: PackedBatch, form: MaskForm | None) -> dict[str, object]:
+    def pack_arguments(self, batch: PackedBatch, form: MaskForm | None, before: Layers = ()) -> dict[str, object]:
         """What a forward over packs gets beside the token ids.
 
         Without a form the packs must not branch: they are right-padded lines, and the model's own causal mask serves.
+        Keys and values of tokens in front of every pack may be given to a form without a window. Shape of a tensor:
+        (1, heads, tokens, head width).
         """
         if form is None:
             place = torch.arange(batch.end.shape[1], device=batch.end.device)
             return {"attention_mask": (place < batch.end[:, :1]).long(), "use_cache": False}
         additive = self.dtype if self.attention == "eager" else None
-        masks = attention_masks(batch.end, batch.depth, form, self.window, additive)
-        return {"position_ids": batch.depth, "attention_mask": masks, "use_cache": False}
+        known = before[0][0].shape[2] if before else 0
+        masks = attention_masks(batch.end, batch.depth, form, self.window, additive, known)
+        arguments: dict[str, object] = {
+            "position_ids": batch.depth + known,
+            "attention_mask": masks,
+            "use_cache": bool(before),
+        }
+        if before:
+            lines = len(batch.ids)
+            arguments["past_key_values"] = self.cache(
+                [(keys.expand(lines, -1, -1, -1), values.expand(lines, -1, -1, -1)) for keys, values in before]
+            )
+        return arguments
 
     def packed_states(self, batch: PackedBatch, form: MaskForm) -> torch.Tensor:
         """Last-layer states of packs. Shape: (packs, length, width)."""
         output = self.base(input_ids=batch.ids, **self.pack_arguments(batch, form))
         return output.last_hidden_state
 
-    def cache(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor]] = ()) -> DynamicCache:
+    def cache(self, layers: Layers = ()) -> DynamicCache:
         """A key/value cache that keeps every token in every layer, those with a sliding window included.
 
         Args:
-            layers: keys and values that it holds already; they are copied before anything is added. Shape of a tensor:
-                (batch, heads, tokens, head width).
+            layers: keys and values that it holds already; they are copied before anything is added.
         """
         return DynamicCache(layers or None)
 

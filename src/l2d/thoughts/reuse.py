@@ -1,32 +1,28 @@
 """Keys and values of prompts that were thought before, to be reused by prompts that begin alike.
 
-A template's opening is the beginning of every prompt, and a user's next prompt begins with the last one as long as the
-history grew at its end. Prompts are kept in lexicographic order: the one that shares most with a new prompt then stands
-beside the place where that would be put, so that a look-up is a bisection.
+A user's next prompt begins with the last one as long as the history grew at its end. Prompts are kept in lexicographic
+order: the one that shares most with a new prompt then stands beside the place where that would be put, so that a
+look-up is a bisection.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from l2d.backbone import Layers
 from l2d.packing import common_prefix
-
-KeysValues = Sequence[tuple[torch.Tensor, torch.Tensor]]
-"""Of each layer. Shape of a tensor: (1, heads, tokens, head width)."""
 
 
 class Known(NamedTuple):
     """A prompt's tokens with their keys and values."""
 
     prompt: NDArray[np.int32]
-    layers: KeysValues
+    layers: Layers
 
     @property
     def bytes(self) -> int:
@@ -50,7 +46,7 @@ class PrefixCache:
     def __len__(self) -> int:
         return len(self._known)
 
-    def longest(self, prompt: NDArray[np.int32]) -> tuple[int, KeysValues]:
+    def longest(self, prompt: NDArray[np.int32]) -> tuple[int, Layers]:
         """How many of the prompt's first tokens are known, at most, and their keys and values."""
         key = _key(prompt)
         place = bisect_left(self._sorted, key)
@@ -64,7 +60,7 @@ class PrefixCache:
         self._known.move_to_end(best)
         return shared, [(keys[:, :, :shared], values[:, :, :shared]) for keys, values in self._known[best].layers]
 
-    def add(self, prompt: NDArray[np.int32], layers: KeysValues) -> None:
+    def add(self, prompt: NDArray[np.int32], layers: Layers) -> None:
         """Keeps a prompt; one right before it in the order that it begins with gives way, a shorter history usually."""
         known, key = Known(prompt, layers), _key(prompt)
         if known.bytes > self.most_bytes:

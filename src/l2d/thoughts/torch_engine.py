@@ -8,18 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from l2d.backbone import Backbone, MaskForm, PackProbe, packed_batch, probe_packing
+from l2d.backbone import Backbone, Layers, MaskForm, PackProbe, packed_batch, probe_packing
 from l2d.packing import Pack, pack
-from l2d.thoughts.reuse import KeysValues, PrefixCache
+from l2d.thoughts.reuse import PrefixCache
 
-CPU_PACK_TOKENS, GPU_PACK_TOKENS = 512, 4096
+CPU_PACK_TOKENS, GPU_PACK_TOKENS = 192, 4096
 """Nodes of a pack. A dense mask costs the square of it, so a CPU wants short packs."""
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2048, 16384
 """Tokens of a forward pass."""
-
-OPENING_BYTES = 1 << 30
-"""Most memory for the keys and values of a template's opening; its 46 tokens take 5 MiB in a model of 0.6 billion."""
 
 LEAST_SHARED = 8
 """Tokens that must be known for a reuse to pay: copying their keys and values costs a few microseconds a layer."""
@@ -28,8 +25,8 @@ LEAST_SHARED = 8
 class TorchThinker:
     """Thinks with a backbone in eager PyTorch: base model only, no logits, the last layer only where it is read.
 
-    A single prompt starts from the keys and values of a beginning that is known: the template's opening and, with
-    `reuse_bytes`, the prompts that were thought before. Its thought is then equal up to rounding, not bit by bit.
+    The template's opening is read once, and prompts start from its keys and values. With `reuse_bytes` a single prompt
+    starts from those of an earlier one that begins like it; its thought is then equal up to rounding, not bit by bit.
 
     Args:
         backbone: the tuned backbone.
@@ -57,7 +54,7 @@ class TorchThinker:
         self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
         reusing = self.probe.form is not None and backbone.window is None  # a window's cache or a state cannot be cut
         self._opening = opening if reusing and opening is not None and len(opening) >= LEAST_SHARED else None
-        self._opened = PrefixCache(OPENING_BYTES)
+        self._opening_layers: Layers = ()
         self._former = PrefixCache(reuse_bytes if reusing else 0)
 
     @property
@@ -81,17 +78,27 @@ class TorchThinker:
 
     def _think_one(self, prompt: NDArray[np.int32]) -> NDArray[np.float32]:
         """Shape: (1, width)."""
-        if self._opening is not None and not len(self._opened):
-            self._run(self._opening, 0, (), self._opened)
-        shared, layers = max((cache.longest(prompt[:-1]) for cache in (self._opened, self._former)), key=_first)
-        if shared < LEAST_SHARED:
-            shared, layers = 0, ()
+        shared, layers = self._known_opening([prompt])
+        former, its_layers = self._former.longest(prompt[:-1])
+        if former > max(shared, LEAST_SHARED - 1):
+            shared, layers = former, its_layers
         return self._run(prompt, shared, layers, self._former)
 
-    @torch.inference_mode()
-    def _run(
-        self, prompt: NDArray[np.int32], shared: int, layers: KeysValues, keep: PrefixCache
-    ) -> NDArray[np.float32]:
+    def _known_opening(self, prompts: Sequence[NDArray[np.int32]]) -> tuple[int, Layers]:
+        """Tokens of the opening that all prompts have in front of one more, and their keys and values."""
+        opening = self._opening
+        if opening is None or not all(np.array_equal(prompt[: len(opening)], opening) for prompt in prompts):
+            return 0, ()
+        if not self._opening_layers:
+            cache = self.backbone.cache()
+            read = torch.zeros((1, 1), dtype=torch.int64, device=self.backbone.device)
+            ids = self._tensor(opening)[None]
+            self.backbone.states_at(ids, read, past_key_values=cache, use_cache=True)
+            # Its last token is left out: a prompt that is the opening alone still has a token to be read at.
+            self._opening_layers = [(layer.keys[:, :, :-1], layer.values[:, :, :-1]) for layer in cache.layers]
+        return len(opening) - 1, self._opening_layers
+
+    def _run(self, prompt: NDArray[np.int32], shared: int, layers: Layers, keep: PrefixCache) -> NDArray[np.float32]:
         """Thinks what stands behind the first `shared` tokens; keeps keys and values where there is room for any."""
         ids = self._tensor(prompt[shared:])[None]
         read = torch.full((1, 1), ids.shape[1] - 1, device=ids.device)
@@ -107,13 +114,14 @@ class TorchThinker:
         self, prompts: Sequence[NDArray[np.int32]], form: MaskForm, progress: Callable[[int, int], None] | None
     ) -> NDArray[np.float32]:
         thoughts = np.empty((len(prompts), self.width), dtype=np.float32)
+        shared, layers = self._known_opening(prompts)
         done = 0
-        for group in _grouped(pack(prompts, self.pack_tokens), self.batch_tokens):
+        for group in _grouped(pack([prompt[shared:] for prompt in prompts], self.pack_tokens), self.batch_tokens):
             batch = packed_batch(group).to(self.backbone.device)
             read = np.zeros((len(group), max(len(tree.read) for tree in group)), dtype=np.int64)
             for line, tree in enumerate(group):
                 read[line, : len(tree.read)] = tree.read
-            arguments = self.backbone.pack_arguments(batch, form)
+            arguments = self.backbone.pack_arguments(batch, form, layers)
             states = self.backbone.states_at(batch.ids, self._tensor(read), **arguments).float().cpu().numpy()
             for line, tree in enumerate(group):
                 thoughts[tree.sequences] = states[line, : len(tree.read)]
@@ -143,10 +151,6 @@ class TorchThinker:
             if progress is not None:
                 progress(done, len(order))
         return thoughts
-
-
-def _first(found: tuple[int, KeysValues]) -> int:
-    return found[0]
 
 
 def _grouped(packs: list[Pack], batch_tokens: int) -> list[list[Pack]]:
