@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from l2d.decode import Auto, Materials, Recall, Recipe, after_items, recalled
-from l2d.decode.recall import START
 from l2d.errors import ConfigError
 from l2d.interactions import Examples, Interactions
 from l2d.memory import Entries, aggregate
@@ -57,7 +56,7 @@ RECIPES = [
     Recipe(thought=0.0, backwards=0.0, damping=0.5, fading=0.5, repeat=1.0, repeat_last=0.0),
     Recipe(thought=0.7, backwards=1.0, damping=1.0, newcomer=1.0, prior=0.0),
 ]
-TABLES = [START, replace(START, shrinkage=None, temperature=0.3, prior=1.0, newcomer=0.5)]
+TABLES = [Recipe(), Recipe(shrinkage=None, temperature=0.3, prior=1.0, newcomer=0.5)]
 
 
 def world(text: bool = True) -> tuple[Planted, np.ndarray]:
@@ -97,7 +96,7 @@ def test_recall_equals_loops(recipe: Recipe, table: Recipe, most: int) -> None:
 def test_links_are_the_most_probable_items_whatever_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     made, after = world()
     whole = recalled(made.materials, after, most=3).evidence.cooccurrence
-    said = made.materials.classes(START).probabilities(after)
+    said = made.materials.classes(Recipe()).probabilities(after)
     for row in range(made.items):
         targets, weights = whole.of(row)
         assert targets.tolist() == sorted(np.argsort(-said[row], kind="stable")[:3].tolist())

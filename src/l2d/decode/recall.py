@@ -24,9 +24,6 @@ MOST = 200
 TITLE = 2.0
 """Thoughts after longer histories that the thought of the item alone is worth."""
 
-START = Recipe(thought=0.5, temperature=0.07, prior=0.2, text=1.0, backwards=0.3, damping=0.0, fading=1.0)
-"""Constants of the table; of them, a calibration may change what is not asked of the table itself."""
-
 
 def after_items(
     entries: Entries, train: Examples, alone: NDArray[np.float32], weight: float = TITLE
@@ -53,7 +50,9 @@ def after_items(
     return (sums / (weight + np.bincount(last, minlength=len(alone)))[:, None]).astype(np.float32)
 
 
-def recalled(materials: Materials, after: NDArray[np.float32], recipe: Recipe = START, most: int = MOST) -> Materials:
+def recalled(
+    materials: Materials, after: NDArray[np.float32], recipe: Recipe | None = None, most: int = MOST
+) -> Materials:
     """The same materials with links from latent space in the place of counts.
 
     The link from u to v is the probability of v given the thought after u; of each u the `most` largest are kept.
@@ -61,7 +60,8 @@ def recalled(materials: Materials, after: NDArray[np.float32], recipe: Recipe = 
     Args:
         materials: memory, spread and titles.
         after: the thought after each item, see `after_items`. Shape: (items, width).
-        recipe: constants of the classes.
+        recipe: constants of the classes; None for the defaults, which suit these links whatever a calibration
+            chooses for reading them.
         most: links of an item, at least 1.
 
     Raises:
@@ -70,7 +70,7 @@ def recalled(materials: Materials, after: NDArray[np.float32], recipe: Recipe = 
     items = len(materials.items)
     if most < 1 or len(after) != items:
         raise ConfigError("cannot link items", got=f"most {most}, {len(after)} thoughts", expected=f"{items} thoughts")
-    classes, kept = materials.classes(recipe), min(most, items)
+    classes, kept = materials.classes(recipe or Recipe()), min(most, items)
     targets, weights = [], []
     for block in blocks(items, items):
         said = classes.probabilities(after[block])
