@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,13 @@ def plain_associations(
     for *history, target in windows:
         for lag, item in enumerate(reversed(history), start=1):
             together[item, target] += 1 / lag  # type: ignore[assignment]
+    return plain_both_ways(together, backwards, damping)
+
+
+def plain_both_ways(
+    together: Mapping[tuple[int, int], float], backwards: float, damping: float
+) -> dict[tuple[int, int], float]:
+    """Links with what leads backwards added, divided by a power of their sums."""
     both: Counter[tuple[int, int]] = Counter()
     for (before, after), weight in together.items():
         both[before, after] += weight

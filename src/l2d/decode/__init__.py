@@ -1,4 +1,4 @@
-"""Thought + memory -> Rankings: global, local, vote, auto, and the fit of their constants."""
+"""Thought + memory -> Rankings: global, local, vote, auto, recall, and the fit of their constants."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from l2d.decode.calibrate import Calibration, calibrate, enough
 from l2d.decode.classes import Spread, TitleMap
 from l2d.decode.fit import Constants, fit
 from l2d.decode.latent import Global, Local, Vote
+from l2d.decode.recall import Recall, after_items, recalled
 
 __all__ = [
     "Auto",
@@ -15,11 +16,14 @@ __all__ = [
     "Global",
     "Local",
     "Materials",
+    "Recall",
     "Recipe",
     "Spread",
     "TitleMap",
     "Vote",
+    "after_items",
     "calibrate",
     "enough",
     "fit",
+    "recalled",
 ]

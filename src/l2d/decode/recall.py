@@ -1,0 +1,91 @@
+"""recall: what the thought says and what each item of the history brings to mind by itself, added as probabilities.
+
+The last item of a history weighs most in a thought, and older ones fade out of it. Yet after each item alone there is a
+thought, too, and the items that are probable given that one stand in a table: links from item to item that come from
+latent space and not from counts. auto reads them as it reads counts, so that a request still costs one thought.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l2d.decode.auto import Auto, Materials, Recipe
+from l2d.errors import ConfigError
+from l2d.evidence import Evidence, Links, blocks
+from l2d.interactions import Examples
+from l2d.memory import Entries, run_sums
+
+MOST = 200
+"""Links kept from each item: the most probable ones."""
+
+TITLE = 2.0
+"""Thoughts after longer histories that the thought of the item alone is worth."""
+
+
+def after_items(
+    entries: Entries, train: Examples, alone: NDArray[np.float32], weight: float = TITLE
+) -> NDArray[np.float32]:
+    """Mean thought of the prompts that end in each item. Shape: (items, width).
+
+    Args:
+        entries: the memory of the training examples; `sample` says which example an entry is.
+        train: those examples.
+        alone: thoughts of histories that hold one item alone, for every item. Shape: (items, width).
+        weight: thoughts of longer prompts that the item's own is worth; above 0.
+
+    Raises:
+        ConfigError: an entry is of none of the examples.
+    """
+    if len(entries) and int(entries.sample[-1]) >= len(train):
+        raise ConfigError("an entry has no training example", got=int(entries.sample[-1]), expected=f"< {len(train)}")
+    full = np.flatnonzero(train.history_length[entries.sample] > 0)
+    last = train.interactions.row[train.end[entries.sample[full]] - 1]
+    order = np.argsort(last, kind="stable")
+    rows, starts = np.unique(last[order], return_index=True)
+    sums = weight * alone.astype(np.float64)
+    sums[rows] += run_sums(entries.thoughts[full[order]], starts)
+    return (sums / (weight + np.bincount(last, minlength=len(alone)))[:, None]).astype(np.float32)
+
+
+def recalled(
+    materials: Materials, after: NDArray[np.float32], recipe: Recipe | None = None, most: int = MOST
+) -> Materials:
+    """The same materials with links from latent space in the place of counts.
+
+    The link from u to v is the probability of v given the thought after u; of each u the `most` largest are kept.
+
+    Args:
+        materials: memory, spread and titles.
+        after: the thought after each item, see `after_items`. Shape: (items, width).
+        recipe: constants of the classes; None for the defaults, which suit these links whatever a calibration
+            chooses for reading them.
+        most: links of an item, at least 1.
+
+    Raises:
+        ConfigError: `most` below 1, or thoughts that are not one per item.
+    """
+    items = len(materials.items)
+    if most < 1 or len(after) != items:
+        raise ConfigError("cannot link items", got=f"most {most}, {len(after)} thoughts", expected=f"{items} thoughts")
+    classes, kept = materials.classes(recipe or Recipe()), min(most, items)
+    targets, weights = [], []
+    for block in blocks(items, items):
+        said = classes.probabilities(after[block])
+        # A stable order: equal probabilities go to the smaller row.
+        best = np.sort(np.argsort(-said, axis=1, kind="stable")[:, :kept], axis=1)
+        targets.append(best.astype(np.int32))
+        weights.append(np.take_along_axis(said, best, axis=1).astype(np.float64))
+    target, weight = np.concatenate(targets), np.concatenate(weights)
+    positive = weight > 0
+    starts = np.concatenate([[0], np.cumsum(positive.sum(axis=1))]).astype(np.int64)
+    links = Links(starts, target[positive], weight[positive])
+    return replace(materials, evidence=Evidence(materials.items.counts, links, links))
+
+
+class Recall(Auto):
+    """auto on the materials of `recalled`: ranks by the thought and by what the history's items bring to mind."""
+
+    name = "recall"
