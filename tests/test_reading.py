@@ -82,6 +82,20 @@ def test_reordered_weights_give_the_same_states(family: str, tmp_path: Path, mon
     assert near(backbone.states_at(ids, read, use_cache=False), expected)
 
 
+@pytest.mark.parametrize("family", ["qwen3", "gemma3"])
+@torch.inference_mode()
+def test_a_compiled_graph_gives_the_same_states(family: str, tmp_path: Path) -> None:
+    """The compiler's own backend is a matter of torch; what is captured of the model is ours."""
+    backbone = opened(family, tmp_path).settle(compiler="eager")
+    generator = torch.Generator().manual_seed(0)
+    for length in (9, 20, 31):
+        ids = torch.randint(0, backbone.tokenizer.size, (1, length), generator=generator)
+        read = torch.tensor([[length - 1]])
+        expected = backbone.last_states(ids)[:, -1:]
+        assert near(backbone.states_at(ids, read, use_cache=False), expected)
+    assert hasattr(backbone.reader._base, "_orig_mod")
+
+
 def test_the_trial_of_reordering_refuses_what_it_cannot_do() -> None:
     assert not reordering_pays(torch.nn.Linear(8, 8).to(torch.float64))
     assert not reordering_pays(torch.nn.Linear(8, 8).to("meta"))

@@ -90,6 +90,7 @@ class Backbone:
         self.name = name
         self.revision = revision
         self._settled = False
+        self._compiler: str | None = None
 
     @classmethod
     def open(
@@ -181,7 +182,7 @@ class Backbone:
 
     def take(self, model: PreTrainedModel) -> None:
         """Replaces the model by a tuned one, in eval mode; the fingerprint is that of the new weights."""
-        self.model, self._settled = model.eval(), False
+        self.model, self._settled, self._compiler = model.eval(), False, None
         for name in ("fingerprint", "reader"):
             self.__dict__.pop(name, None)
 
@@ -198,16 +199,16 @@ class Backbone:
         output = self.base(input_ids=ids, attention_mask=attention_mask, use_cache=False)
         return output.last_hidden_state
 
-    def settle(self) -> Backbone:
-        """Promises that the weights stay as they are; see `Reader`."""
-        self._settled = True
+    def settle(self, compiler: str | None = None) -> Backbone:
+        """Promises that the weights stay as they are; see `Reader`, also for the compiler."""
+        self._settled, self._compiler = True, compiler
         self.__dict__.pop("reader", None)
         return self
 
     @cached_property
     def reader(self) -> Reader:
         """What `states_at` runs."""
-        return Reader(self.base, self.attention, self.window, settled=self._settled)
+        return Reader(self.base, self.attention, self.window, settled=self._settled, compiler=self._compiler)
 
     def states_at(self, ids: torch.Tensor, read: torch.Tensor, **arguments: object) -> torch.Tensor:
         """Last-layer states at a few positions, after the final norm; the last layer computes no others if it can.
