@@ -34,7 +34,7 @@ class Reader:
         self.short = can_read_short(base, attention, window)
         self._base: Any = _shadow(base, _Reordering() if settled and compiler is None else _same)
         if self.short:
-            *others, last = self._base.layers
+            *others, last = self._base.layers  # type: ignore[misc]
             self._base._modules["layers"] = nn.ModuleList([*others, ReadingLayer(last)])
         if compiler is not None:
             on_gpu = next(base.parameters()).is_cuda and compiler == "inductor"
