@@ -63,8 +63,24 @@ class Entries:
         """The thoughts, ready to be searched; made once and shared by all decoders of this memory."""
         return Points(self.thoughts)
 
+    def places(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """The entries of some items, in the order of these. Shape: (entries,)."""
+        order, starts = self._by_row
+        rows = rows[(rows >= 0) & (rows < len(starts) - 1)]
+        counts = starts[rows + 1] - starts[rows]
+        ends = np.cumsum(counts)
+        return order[np.arange(counts.sum()) + np.repeat(starts[rows] - (ends - counts), counts)].astype(np.int64)
+
+    @cached_property
+    def _by_row(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Places in order of their items, and where each item's begin."""
+        counts = np.bincount(self.row)
+        return np.argsort(self.row, kind="stable").astype(np.int32), np.concatenate([[0], np.cumsum(counts)])
+
     def take(self, indices: NDArray[np.integer[Any]]) -> Entries:
-        """The entries at the given increasing places."""
+        """The entries at the given increasing places; itself, where these are all of them."""
+        if len(indices) == len(self):
+            return self
         row, user, timestamp, sample = (
             column[indices] for column in (self.row, self.user, self.timestamp, self.sample)
         )
@@ -102,9 +118,10 @@ class ItemVectors:
 
 
 def run_sums(thoughts: NDArray[Any], starts: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Sums of consecutive runs of thoughts, in double precision.
+    """Sums of consecutive runs of thoughts, in double precision and in their order.
 
-    A loop over runs: half the time of `np.add.reduceat`, which is slow along the first axis.
+    A loop over runs, or over places within runs, whichever is the shorter one: `np.add.reduceat` is slow along the
+    first axis.
 
     Args:
         thoughts: shape (n, width).
@@ -114,10 +131,16 @@ def run_sums(thoughts: NDArray[Any], starts: NDArray[np.integer[Any]]) -> NDArra
         Shape: (runs, width).
     """
     lines = thoughts.astype(np.float64)
-    sums = np.empty((len(starts), thoughts.shape[1]))
-    bounds = [*starts.tolist(), len(lines)]
-    for run, total in enumerate(sums):
-        np.add.reduce(lines[bounds[run] : bounds[run + 1]], axis=0, out=total)
+    sizes = np.diff(starts, append=len(lines))
+    if not len(starts) or sizes.max() >= len(starts):
+        sums = np.empty((len(starts), thoughts.shape[1]))
+        for total, start, size in zip(sums, starts.tolist(), sizes.tolist(), strict=True):
+            np.add.reduce(lines[start : start + size], axis=0, out=total)
+        return sums
+    sums = lines[starts]
+    for place in range(1, int(sizes.max())):
+        longer = np.flatnonzero(sizes > place)
+        sums[longer] += lines[starts[longer] + place]
     return sums
 
 
