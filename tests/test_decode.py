@@ -172,7 +172,7 @@ def test_neither_blocks_nor_the_type_of_the_scan_change_anything(monkeypatch, ki
     entries, thoughts = world("far", seed=2)
     requests = Requests([np.empty(0, np.int32)] * len(thoughts), thoughts)
     whole = [decoder.rank(requests, 10) for decoder in decoders(entries, 20, 2.0)]
-    for name in ("TOGETHER", "CELLS"):
+    for name in ("TOGETHER", "MEASURED"):
         monkeypatch.setattr(f"l2d.memory.nearest.points.{name}", 4)
     monkeypatch.setattr("l2d.memory.nearest.scan.CELLS", 80)
     monkeypatch.setattr("l2d.memory.nearest.scan.fastest", lambda _: replace(kind, cells=200))
@@ -199,12 +199,17 @@ def test_neighbours_are_exact_where_single_precision_cannot_tell(scale):
         np.testing.assert_allclose(near.first(40).squared, exact[expected], rtol=1e-12)
 
 
-def test_the_scan_hands_on_few_more_than_asked_for():
+@pytest.mark.parametrize(("kind", "most"), [(HALF, 58), (BRIEF, 90), (FULL, 52)], ids=lambda value: str(value))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_scan_hands_on_few_more_than_asked_for(monkeypatch, kind, most, dtype):
     rng = np.random.default_rng(1)
-    vectors = rng.standard_normal((5000, 64)).astype(np.float32) + 300
+    vectors = (rng.standard_normal((5000, 64)) + 300).astype(dtype)
     thoughts = rng.standard_normal((8, 64)).astype(np.float32) + 300
-    sizes = np.bincount(Halves(vectors).near(thoughts.astype(np.float64), 50)[0])
-    assert all(50 <= size <= 55 for size in sizes)
+    monkeypatch.setattr("l2d.memory.nearest.scan.fastest", lambda _: kind)
+    request, _ = Halves(vectors).near(thoughts.astype(np.float64), 50)
+    sizes = np.bincount(request)
+    assert all(50 <= size <= most for size in sizes), sizes
+    assert np.diff(Points(vectors).near(thoughts, 50).starts).max() <= 53
 
 
 def test_a_thought_on_a_vector_scores_infinity_and_ties_go_by_row():

@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 from l2d.errors import ConfigError, InputError
 from l2d.memory.nearest.near import Filter, Near, Places, Request
-from l2d.memory.nearest.products import CELLS, Mask
+from l2d.memory.nearest.products import Mask
 from l2d.memory.nearest.scan import TIE_SLACK, Halves
 
 TOGETHER = 256
 """Requests scanned at once."""
+
+MEASURED = 1 << 17
+"""Coordinates of differences held in double precision at once: 1 MiB, half of the time of 4 MiB."""
 
 DIRECT = 64
 """A request that may have one point in so many, or fewer, has them measured without a scan."""
@@ -91,7 +94,7 @@ class Points:
 
     def _measured(self, wanted: NDArray[np.float64], request: Request, places: Places) -> NDArray[np.float64]:
         squared = np.empty(len(places))
-        step = max(1, CELLS // max(1, self.vectors.shape[1]))
+        step = max(1, MEASURED // max(1, self.vectors.shape[1]))
         for part in (slice(start, start + step) for start in range(0, len(places), step)):
             difference = self.vectors[places[part]].astype(np.float64)
             difference -= wanted[request[part]]

@@ -174,16 +174,19 @@ class _Pass:
         kept = Kept.joined(self.kept)
         error = self.error(self.norms[kept.place], kept.request)
         greatest = kept.value + error
-        order = np.lexsort((greatest, kept.request))
-        starts = starts_of(kept.request[order], len(self.limits))
-        full = np.flatnonzero(np.diff(starts) >= self.count)
-        last = greatest[order[starts[full] + self.count - 1]]
-        self.limits[full] = np.minimum(self.limits[full], self._widened(last, full))
+        # One line per request, filled up with infinity: sorting by two keys takes ten times as long.
+        order = np.argsort(kept.request.astype(np.int16), kind="stable")
+        request = kept.request[order]
+        starts = starts_of(request, len(self.limits))
+        lines = np.full((len(self.limits), max(self.count, int(np.diff(starts).max()))), np.inf)
+        lines[request, np.arange(len(request)) - starts[request]] = greatest[order]
+        last = np.partition(lines, self.count - 1, axis=1)[:, self.count - 1]
+        self.limits = np.minimum(self.limits, self._widened(last))
         inside = kept.value - error <= self.limits[kept.request]
         return kept.at(inside)
 
-    def _widened(self, values: NDArray[np.float64], requests: Any = slice(None)) -> NDArray[np.float64]:
-        return values + TIE_SLACK * np.maximum(values + self.rest[requests], 0.0)
+    def _widened(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return values + TIE_SLACK * np.maximum(values + self.rest, 0.0)
 
 
 class Barred:
