@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -175,7 +174,9 @@ def test_neither_blocks_nor_the_type_of_the_scan_change_anything(monkeypatch, ki
     for name in ("TOGETHER", "MEASURED"):
         monkeypatch.setattr(f"l2d.memory.nearest.points.{name}", 4)
     monkeypatch.setattr("l2d.memory.nearest.scan.CELLS", 80)
-    monkeypatch.setattr("l2d.memory.nearest.scan.fastest", lambda _: replace(kind, cells=200))
+    monkeypatch.setattr("l2d.memory.nearest.scan.fastest", lambda _: kind)
+    monkeypatch.setattr("l2d.memory.nearest.scan.PRODUCTS", 256)
+    monkeypatch.setattr("l2d.memory.nearest.products.CELLS", 40)
     monkeypatch.setattr("l2d.decode.latent.TOGETHER", 50)
     for before, decoder in zip(whole, decoders(entries, 20, 2.0), strict=True):
         after = decoder.rank(requests, 10)
@@ -199,12 +200,12 @@ def test_neighbours_are_exact_where_single_precision_cannot_tell(scale):
         np.testing.assert_allclose(near.first(40).squared, exact[expected], rtol=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "most"), [(HALF, 58), (BRIEF, 90), (FULL, 52)], ids=lambda value: str(value))
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-def test_the_scan_hands_on_few_more_than_asked_for(monkeypatch, kind, most, dtype):
+@pytest.mark.parametrize(("kind", "most"), [(HALF, 58), (BRIEF, 90), (FULL, 52)], ids=str)
+@pytest.mark.parametrize(("dtype", "offset"), [(np.float16, 0.2), (np.float32, 300)])
+def test_the_scan_hands_on_few_more_than_asked_for(monkeypatch, kind, most, dtype, offset):
     rng = np.random.default_rng(1)
-    vectors = (rng.standard_normal((5000, 64)) + 300).astype(dtype)
-    thoughts = rng.standard_normal((8, 64)).astype(np.float32) + 300
+    vectors = (rng.standard_normal((5000, 64)) + offset).astype(dtype)
+    thoughts = (rng.standard_normal((8, 64)) + offset).astype(np.float32)
     monkeypatch.setattr("l2d.memory.nearest.scan.fastest", lambda _: kind)
     request, _ = Halves(vectors).near(thoughts.astype(np.float64), 50)
     sizes = np.bincount(request)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from turns import arguments, keep, shown, timed
 
 from l2d.memory import Points
 from l2d.memory.nearest.products import fastest
-from turns import arguments, keep, shown, timed
 
 K = 10
 BLOCK = 1 << 15
@@ -127,9 +127,7 @@ def table(points: int, options: argparse.Namespace) -> dict[str, Any]:
             "faster": {name: 1 / ratio["median"] for name, ratio in found[f"over_{against}"].items()},
         }
         for name, ratio in found[f"over_{against}"].items():
-            print(
-                f"  batch {batch}: {name} takes {shown(ratio)} of {against}, which is {1 / ratio['median']:.1f} times as fast"
-            )
+            print(f"  batch {batch}: {name} / {against} {shown(ratio)}: {1 / ratio['median']:.1f} times as fast")
     return record
 
 

@@ -8,7 +8,6 @@ matrix product, block by block in the cache, in whatever type this machine multi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -27,9 +26,6 @@ FEW = 4
 CELLS = 1 << 19
 """Coordinates of points widened at once: 2 MiB in single precision."""
 
-WIDE = 1 << 22
-"""Coordinates that one product with a vector reads: 8 MiB in half precision."""
-
 SINGLE = 2.0**-24
 """Unit roundoff of float32."""
 
@@ -42,18 +38,16 @@ class Kind:
         name: torch's name of the type.
         points: greatest relative error of a point's coordinate.
         products: greatest relative error of a result, beside that of summing in single precision.
-        cells: coordinates of points in a block.
     """
 
     name: str
     points: float
     products: float
-    cells: int
 
 
-HALF = Kind("float16", 0.0, 2.0**-11, WIDE)
-BRIEF = Kind("bfloat16", 2.0**-8, 2.0**-8, CELLS)
-FULL = Kind("float32", 0.0, SINGLE, CELLS)
+HALF = Kind("float16", 0.0, 2.0**-11)
+BRIEF = Kind("bfloat16", 2.0**-8, 2.0**-8)
+FULL = Kind("float32", 0.0, SINGLE)
 
 
 class Factors:
@@ -84,10 +78,11 @@ class Factors:
             norms * (kind.points + kind.products + summed) + np.sqrt(np.einsum("ij,ij->i", missed, missed))
         )
         self.least = 2.0**-24 / self._shift[:, 0] if self._vector else np.zeros(len(vectors))
-        self._blocks: dict[torch.Size, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._wide = torch.empty((max(1, CELLS // max(1, vectors.shape[1])), vectors.shape[1]))
+        self._narrow = self._wide if self._type == self._wide.dtype else self._wide.to(self._type)
 
     def __call__(self, points: NDArray[np.float16]) -> NDArray[np.float32]:
-        """Products with a block. (n, width) -> (requests, n).
+        """Products with some points. (n, width) -> (requests, n).
 
         Each is off by no more than the request's `error` times the norm of the point, plus the request's `least`.
         """
@@ -97,14 +92,16 @@ class Factors:
         if self._vector:
             found = torch.stack([torch.mv(block, request) for request in self._rounded]).float()
             return found.mul_(torch.from_numpy((1 / self._shift).astype(np.float32))).numpy()
-        if block.shape not in self._blocks:
-            wide = torch.empty(block.shape)
-            self._blocks[block.shape] = (wide, wide if self._type == wide.dtype else wide.to(self._type))
-        wide, narrow = self._blocks[block.shape]
-        wide.copy_(block)
-        if narrow is not wide:  # by way of float32: the direct conversion takes four times as long
-            narrow.copy_(wide)
-        return torch.mm(self._rounded, narrow.T).float().numpy()
+        found = torch.empty((len(self._rounded), len(points)))
+        step = len(self._wide)
+        for start in range(0, len(points), step):
+            part = block[start : start + step]
+            wide, narrow = self._wide[: len(part)], self._narrow[: len(part)]
+            wide.copy_(part)
+            if narrow is not wide:  # by way of float32: the direct conversion takes four times as long
+                narrow.copy_(wide)
+            found[:, start : start + step] = torch.mm(narrow, self._rounded.T).T
+        return found.numpy()
 
 
 def fastest(requests: int) -> Kind:
@@ -122,16 +119,14 @@ def _probed(requests: int) -> Kind:
     times = {}
     for kind in (FULL, HALF, BRIEF) if requests < FEW else (FULL, BRIEF):
         factors = Factors(kind, vectors, float(norms.max()))
-        blocks = np.array_split(points, max(1, points.size // kind.cells))
-        found = np.concatenate([factors(block) for block in blocks], axis=1)
-        if (np.abs(found - exact) <= factors.error[:, None] * norms + factors.least[:, None]).all():
-            times[kind] = min(_seconds(lambda: [factors(block) for block in blocks]) for _ in range(5))  # noqa: B023
+        if (np.abs(factors(points) - exact) <= factors.error[:, None] * norms + factors.least[:, None]).all():
+            times[kind] = min(_seconds(factors, points) for _ in range(5))
     return min(times, key=lambda kind: times[kind])
 
 
-def _seconds(call: Callable[[], object]) -> float:
+def _seconds(factors: Factors, points: NDArray[np.float16]) -> float:
     start = time.perf_counter()
-    call()
+    factors(points)
     return time.perf_counter() - start
 
 

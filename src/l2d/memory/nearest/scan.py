@@ -20,7 +20,15 @@ FAR = 2.0
 SAMPLE = 1 << 12
 """Vectors that this distance is measured on, at least."""
 
+PRODUCTS = 1 << 18
+"""Products held at once: 1 MiB."""
+
 LARGEST = np.finfo(np.float32).max
+
+
+def rows_at_once(requests: int) -> int:
+    """Points whose products with so many requests stay in the cache, while a block of them is worth its overhead."""
+    return min(max(PRODUCTS // requests, PRODUCTS >> 6), PRODUCTS >> 3)
 
 
 class Kept(NamedTuple):
@@ -117,7 +125,7 @@ class Halves:
         pass_ = _Pass(self, wanted, count)
         squares = self._squares if known is None else np.where(known, self._squares, np.float32(np.inf))
         barred = Barred.of(filters, len(squares))
-        for part in self.blocks(pass_.factors.kind.cells):
+        for part in self.blocks(rows_at_once(len(wanted)) * wanted.shape[1]):
             values = pass_.factors(self._values[part])
             values += squares[part]
             barred.strike(values, part)
