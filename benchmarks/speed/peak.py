@@ -9,17 +9,22 @@ entries and as a multiple of the stored thoughts, so that fixed costs (libraries
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
+import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import lance  # noqa: F401  # before the first process begins, as all libraries are
 import numpy as np
 from numpy.typing import NDArray
 from turns import arguments, keep
+
+from l2d.catalog import Catalog
+from l2d.decode import Vote
+from l2d.memory import Entries, ItemVectors, Memory, aggregate
+from l2d.memory.nearest.products import fastest
+from l2d.ranking import Requests
 
 SHARD = 1 << 13
 MIB = 1 << 20
@@ -39,16 +44,12 @@ def drawn(n: int, width: int, seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((n, width), dtype=np.float32)
 
 
-def catalog_of(entries: int) -> Any:
-    from l2d.catalog import Catalog
-
+def catalog_of(entries: int) -> Catalog:
     return Catalog.from_titles([f"title {row}" for row in range(max(10, entries // 10))])
 
 
 def build(path: Path, entries: int, width: int) -> None:
     """Appends generated thoughts, shard by shard, as a build does."""
-    from l2d.memory import Memory
-
     memory = Memory.create(path, width=width)
     for start in range(0, entries, SHARD):
         samples = np.arange(start, min(start + SHARD, entries))
@@ -58,10 +59,8 @@ def build(path: Path, entries: int, width: int) -> None:
     memory.finish()
 
 
-def load(path: Path, entries: int) -> Any:
+def load(path: Path, entries: int, _: int) -> tuple[Entries, ItemVectors]:
     """Opens the memory and brings it into working form, item vectors included."""
-    from l2d.memory import Memory, aggregate
-
     catalog = catalog_of(entries)
     held = Memory.open(path).entries(catalog)
     return held, aggregate(held, len(catalog))
@@ -69,53 +68,36 @@ def load(path: Path, entries: int) -> Any:
 
 def serve(path: Path, entries: int, width: int) -> None:
     """Answers requests of vote, alone and together."""
-    from l2d.decode import Vote
-    from l2d.ranking import Requests
-
-    held, items = load(path, entries)
+    held, items = load(path, entries, width)
     thoughts, nothing = drawn(REQUESTS, width, 1), np.empty(0, np.int32)
     vote = Vote(held, items, 200, 100.0)
     for batch in (1, REQUESTS):
         vote.rank(Requests([nothing] * batch, thoughts[:batch]), 10)
 
 
-def stage(options: argparse.Namespace) -> None:
-    """One stage, in this process; prints what it took."""
-    import lance
-    import torch
-
-    import l2d.decode
-    from l2d.memory.nearest import products
-
-    del l2d, lance, torch
-    products.fastest(1), products.fastest(REQUESTS)
-    before = resident("VmRSS")
-    path, entries = options.path, options.entries[0]
-    if options.stage == "build":
-        build(path, entries, options.width)
-    elif options.stage == "load":
-        load(path, entries)
-    else:
-        serve(path, entries, options.width)
-    print(json.dumps({"bytes": resident("VmHWM") - before, "before": before}))
-
-
-def measured(name: str, path: Path, entries: int, width: int) -> dict[str, int]:
-    command = [sys.executable, __file__, "--stage", name, "--path", str(path)]
-    command += ["--entries", str(entries), "--width", str(width)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def stage(name: str, path: Path, entries: int, width: int) -> int:
+    """Bytes that one stage takes at most, in a process of its own."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:  # what was imported is there, and nothing of it was used before
+        fastest(1), fastest(REQUESTS)
+        before = resident("VmRSS")
+        {"build": build, "load": load, "serve": serve}[name](path, entries, width)
+        os.write(writing, str(resident("VmHWM") - before).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        found = answer.read()
+    if os.waitpid(child, 0)[1] or not found:
+        raise SystemExit(f"{name} of {entries:,} entries failed")
+    return int(found)
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--entries", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
-    parser.add_argument("--path", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.stage:
-        return stage(options)
     if options.smoke:
         options.entries, options.width = [1000, 5000], 16
     record: dict[str, Any] = {"width": options.width, "stored_bytes": {}, "stages": {name: {} for name in STAGES}}
@@ -123,8 +105,8 @@ def main() -> None:
         for entries in options.entries:
             record["stored_bytes"][str(entries)] = entries * options.width * 2
             for name in STAGES:
-                found = measured(name, Path(folder) / f"{entries}.lance", entries, options.width)
-                record["stages"][name][str(entries)] = found["bytes"]
+                found = stage(name, Path(folder) / f"{entries}.lance", entries, options.width)
+                record["stages"][name][str(entries)] = found
     small, large = options.entries[0], options.entries[-1]
     for name, peaks in record["stages"].items():
         each = (peaks[str(large)] - peaks[str(small)]) / (large - small)
@@ -135,7 +117,7 @@ def main() -> None:
             f"{name}: {held}; {peaks['mib_per_million_entries']:.0f} MiB per million entries, "
             f"{peaks['over_stored']:.2f} times the stored thoughts"
         )
-    return keep("peak", record, options)
+    keep("peak", record, options)
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ class Local:
         entries: the memory.
         items: its item vectors.
         neighbours: M, the entries that a request's item vectors are made of.
+        approximate: whether neighbours may come from an index, see `Entries.indexed`.
 
     Raises:
         ConfigError: M below 1.
@@ -94,14 +95,15 @@ class Local:
     name = "local"
     needs_thoughts = True
 
-    def __init__(self, entries: Entries, items: ItemVectors, neighbours: int) -> None:
+    def __init__(self, entries: Entries, items: ItemVectors, neighbours: int, *, approximate: bool = False) -> None:
+        self.approximate = approximate
         self.entries = entries
         self.items = items
         self.neighbours = _positive("neighbours", neighbours)
 
     def rank(self, requests: Requests, k: int) -> Rankings:
         """Ranks the items of each request's neighbours, then the other known items, and keeps the best k."""
-        found = neighbourhoods(self.entries, self.items, requests, self.neighbours)
+        found = neighbourhoods(self.entries, self.items, requests, self.neighbours, approximate=self.approximate)
         return rank_neighbourhoods(found, requests, k, self.score, self.items)
 
     def score(self, thoughts: NDArray[np.float64], near: Near) -> Scored:
@@ -127,6 +129,7 @@ class Vote:
         neighbours: M, the entries that vote.
         temperature: tau, in squared units of the thoughts. A small one leaves the nearest entry alone, a large one
             counts heads.
+        approximate: whether neighbours may come from an index, see `Entries.indexed`.
 
     Raises:
         ConfigError: M below 1, or a temperature that is not positive.
@@ -135,7 +138,16 @@ class Vote:
     name = "vote"
     needs_thoughts = True
 
-    def __init__(self, entries: Entries, items: ItemVectors, neighbours: int, temperature: float) -> None:
+    def __init__(
+        self,
+        entries: Entries,
+        items: ItemVectors,
+        neighbours: int,
+        temperature: float,
+        *,
+        approximate: bool = False,
+    ) -> None:
+        self.approximate = approximate
         if not 0 < temperature < float("inf"):
             raise ConfigError("the temperature must be positive", got=temperature)
         self.entries = entries
@@ -145,7 +157,7 @@ class Vote:
 
     def rank(self, requests: Requests, k: int) -> Rankings:
         """Ranks the items of each request's neighbours, then the other known items, and keeps the best k."""
-        found = neighbourhoods(self.entries, self.items, requests, self.neighbours)
+        found = neighbourhoods(self.entries, self.items, requests, self.neighbours, approximate=self.approximate)
         return rank_neighbourhoods(found, requests, k, self.score, self.items)
 
     def score(self, _: NDArray[np.float64], near: Near) -> Scored:
@@ -159,7 +171,9 @@ class Vote:
         return Scored(request, row.astype(np.int32), np.maximum(votes, np.finfo(np.float32).tiny))
 
 
-def neighbourhoods(entries: Entries, items: ItemVectors, requests: Requests, neighbours: int) -> Near:
+def neighbourhoods(
+    entries: Entries, items: ItemVectors, requests: Requests, neighbours: int, *, approximate: bool = False
+) -> Near:
     """The M nearest allowed entries of each request, nearest first, ties by the smaller sample."""
     known = _frequent(requests, items)
     filters = [
@@ -167,7 +181,8 @@ def neighbourhoods(entries: Entries, items: ItemVectors, requests: Requests, nei
         for one in _row_filters(requests, items)
     ]
     frequent = None if known is None else known[entries.row]
-    return entries.points.near(_thoughts(requests), neighbours, filters, frequent).first(neighbours)
+    points = entries.indexed if approximate else entries.points
+    return points.near(_thoughts(requests), neighbours, filters, frequent).first(neighbours)
 
 
 def rank_neighbourhoods(found: Near, requests: Requests, k: int, score: Score, items: ItemVectors) -> Rankings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2d.errors import ConfigError
-from l2d.memory.nearest import Points
+from l2d.memory.nearest import Indexed, Points, pays
 
-BLOCK = 1 << 14
-"""Entries converted to double precision at once: 128 MiB at width 1,024."""
+BLOCK = 1 << 13
+"""Entries, and items, held in double precision at once: 64 MiB each at width 1,024."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Entries:
     def points(self) -> Points:
         """The thoughts, ready to be searched; made once and shared by all decoders of this memory."""
         return Points(self.thoughts)
+
+    @cached_property
+    def indexed(self) -> Points:
+        """The same by an approximate index, where that pays; its `recall` says what it finds."""
+        return Indexed(self.thoughts) if pays(len(self)) else self.points
 
     def places(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         """The entries of some items, in the order of these. Shape: (entries,)."""
@@ -154,17 +160,34 @@ def item_sums(entries: Entries, items: int) -> tuple[NDArray[np.float64], NDArra
     Returns:
         sums, shape (items, width), and counts, shape (items,).
     """
+    counts = _counts(entries, items)
+    sums = np.empty((items, entries.width))
+    for rows in _slabs(items):
+        sums[rows] = _sums(entries, rows)
+    return sums, counts
+
+
+def _counts(entries: Entries, items: int) -> NDArray[np.int64]:
     if len(entries) and not 0 <= int(entries.row.min()) <= int(entries.row.max()) < items:
         raise ConfigError(
             "an entry's item is not in the catalogue", got=int(entries.row.max()), expected=f"rows below {items}"
         )
-    sums = np.zeros((items, entries.width))
-    order = np.argsort(entries.row, kind="stable")
-    for start in range(0, len(order), BLOCK):
-        block = order[start : start + BLOCK]
-        rows, starts = np.unique(entries.row[block], return_index=True)
-        sums[rows] += run_sums(entries.thoughts[block], starts)
-    return sums, np.bincount(entries.row, minlength=items).astype(np.int64)
+    return np.bincount(entries.row, minlength=items).astype(np.int64)
+
+
+def _slabs(items: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, items)) for start in range(0, items, BLOCK))
+
+
+def _sums(entries: Entries, rows: slice) -> NDArray[np.float64]:
+    """Sums of some consecutive items, a block of their entries at a time."""
+    places = entries.places(np.arange(rows.start, rows.stop))
+    sums = np.zeros((rows.stop - rows.start, entries.width))
+    for start in range(0, len(places), BLOCK):
+        block = places[start : start + BLOCK]
+        found, starts = np.unique(entries.row[block], return_index=True)
+        sums[found - rows.start] += run_sums(entries.thoughts[block], starts)
+    return sums
 
 
 def aggregate(entries: Entries, items: int) -> ItemVectors:
@@ -177,5 +200,8 @@ def aggregate(entries: Entries, items: int) -> ItemVectors:
     Raises:
         ConfigError: an entry's row lies outside the catalogue.
     """
-    sums, counts = item_sums(entries, items)
-    return ItemVectors((sums / np.maximum(counts, 1)[:, None]).astype(np.float32), counts)
+    counts = _counts(entries, items)
+    vectors = np.empty((items, entries.width), dtype=np.float32)
+    for rows in _slabs(items):
+        vectors[rows] = _sums(entries, rows) / np.maximum(counts[rows], 1)[:, None]
+    return ItemVectors(vectors, counts)

@@ -28,6 +28,11 @@ class Filter:
     barred: Places | None = None
     only: Places | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether it lets everything pass."""
+        return self.only is None and (self.barred is None or not len(self.barred))
+
 
 @dataclass(frozen=True)
 class Near:

@@ -38,6 +38,9 @@ class Points:
         known: points that may be found; None for all. Shape: (n,).
     """
 
+    recall = 1.0
+    """Share of the true neighbours that are found."""
+
     def __init__(self, vectors: NDArray[Any], known: Mask | None = None) -> None:
         self.vectors = vectors
         self._known = known
@@ -84,13 +87,16 @@ class Points:
         for mask in (self._known, known):
             if mask is not None and direct:
                 request, places = request[mask[places]], places[mask[places]]
-        near = Near.sorted(request, places, self._measured(wanted, request, places), len(wanted))
+        near = self._sorted(wanted, request, places)
         return near.within(near.limits(count) * (1 + TIE_SLACK))
 
     def _scan(
         self, wanted: NDArray[np.float64], count: int, filters: Sequence[Filter], known: Mask | None
     ) -> tuple[Request, Places]:
         return self._halves.near(wanted, count, filters, known)
+
+    def _sorted(self, wanted: NDArray[np.float64], request: Request, places: Places) -> Near:
+        return Near.sorted(request, places, self._measured(wanted, request, places), len(wanted))
 
     def _measured(self, wanted: NDArray[np.float64], request: Request, places: Places) -> NDArray[np.float64]:
         squared = np.empty(len(places))
