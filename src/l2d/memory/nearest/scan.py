@@ -167,7 +167,7 @@ class _Pass:
         if not self.blocks and values.shape[1] >= self.count:
             last = np.partition(values, self.count - 1, axis=1)[:, self.count - 1]
             self.limits = self._widened(last + margin)
-        # Twice the unit roundoff more than enough for the cast, and below infinity.
+        # A little wider, for the cast to float32, and finite: barred points are at infinity.
         ceiling = self.limits + margin
         ceiling = np.minimum(ceiling + 4 * SINGLE * np.abs(ceiling), LARGEST).astype(np.float32)
         cells = np.flatnonzero(values <= ceiling[:, None])
