@@ -12,10 +12,13 @@ from l2d.decode import Constants, Global, Local, Vote, fit
 from l2d.decode.fit import gains
 from l2d.errors import ArtifactCorrupt, ConfigError, InputError
 from l2d.memory import Entries, Points, aggregate
+from l2d.memory.nearest.products import BRIEF, FULL, HALF
+from l2d.memory.nearest.scan import Halves
 from l2d.ranking import NOTHING, Rankings, Requests
 from l2d.testing import DummyThinker, check_decoder, toy_world
 
 ITEMS = 25
+KINDS = (HALF, BRIEF, FULL)
 
 
 def world(kind, seed, n=240, width=7, requests=9):
@@ -163,12 +166,18 @@ def test_counts_keep_the_contract():
         check_decoder(decoder, toy.requests(), toy.items, targets=known)
 
 
-def test_blocks_change_nothing(monkeypatch):
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_neither_blocks_nor_the_type_of_the_scan_change_anything(monkeypatch, kind):
     entries, thoughts = world("far", seed=2)
     requests = Requests([np.empty(0, np.int32)] * len(thoughts), thoughts)
     whole = [decoder.rank(requests, 10) for decoder in decoders(entries, 20, 2.0)]
-    monkeypatch.setattr("l2d.memory.nearest.BLOCK", 500)
-    monkeypatch.setattr("l2d.memory.nearest.ROWS", 11)
+    for name in ("TOGETHER", "MEASURED"):
+        monkeypatch.setattr(f"l2d.memory.nearest.points.{name}", 4)
+    monkeypatch.setattr("l2d.memory.nearest.scan.CELLS", 80)
+    monkeypatch.setattr("l2d.memory.nearest.scan.fastest", lambda _: kind)
+    monkeypatch.setattr("l2d.memory.nearest.scan.PRODUCTS", 256)
+    monkeypatch.setattr("l2d.memory.nearest.products.CELLS", 40)
+    monkeypatch.setattr("l2d.decode.latent.TOGETHER", 50)
     for before, decoder in zip(whole, decoders(entries, 20, 2.0), strict=True):
         after = decoder.rank(requests, 10)
         np.testing.assert_array_equal(after.rows, before.rows)
@@ -182,19 +191,26 @@ def test_neighbours_are_exact_where_single_precision_cannot_tell(scale):
     centres = rng.choice([-1.0, 1.0], (6, 16)) * 100
     vectors = ((np.repeat(centres, 150, axis=0) + rng.standard_normal((900, 16)) * 2e-4) * scale).astype(np.float32)
     thoughts = (vectors[::90] + np.float32(1e-4 * scale)).astype(np.float32)
-    for thought, near in zip(thoughts, Points(vectors).near(thoughts, 40, lambda _: None), strict=True):
+    found = Points(vectors).near(thoughts, 40)
+    for place, thought in enumerate(thoughts):
+        near = found.part(slice(place, place + 1))
         exact = ((vectors.astype(np.float64) - thought.astype(np.float64)) ** 2).sum(axis=1)
         expected = np.lexsort((np.arange(900), exact))[:40]
         np.testing.assert_array_equal(near.first(40).index, expected)
         np.testing.assert_allclose(near.first(40).squared, exact[expected], rtol=1e-12)
 
 
-def test_the_scan_hands_on_few_more_than_asked_for():
+@pytest.mark.parametrize(("kind", "most"), [(HALF, 58), (BRIEF, 90), (FULL, 52)], ids=str)
+@pytest.mark.parametrize(("dtype", "offset"), [(np.float16, 0.2), (np.float32, 300)])
+def test_the_scan_hands_on_few_more_than_asked_for(monkeypatch, kind, most, dtype, offset):
     rng = np.random.default_rng(1)
-    vectors = rng.standard_normal((5000, 64)).astype(np.float32) + 300
-    thoughts = rng.standard_normal((8, 64)).astype(np.float32) + 300
-    sizes = [len(near.index) for near in Points(vectors).near(thoughts, 50, lambda _: None)]
-    assert all(50 <= size <= 55 for size in sizes)
+    vectors = (rng.standard_normal((5000, 64)) + offset).astype(dtype)
+    thoughts = (rng.standard_normal((8, 64)) + offset).astype(np.float32)
+    monkeypatch.setattr("l2d.memory.nearest.scan.fastest", lambda _: kind)
+    request, _ = Halves(vectors).near(thoughts.astype(np.float64), 50)
+    sizes = np.bincount(request)
+    assert all(50 <= size <= most for size in sizes), sizes
+    assert np.diff(Points(vectors).near(thoughts, 50).starts).max() <= 53
 
 
 def test_a_thought_on_a_vector_scores_infinity_and_ties_go_by_row():

@@ -18,7 +18,7 @@ from l2d.decode.latent import neighbourhoods, rank_neighbourhoods
 from l2d.errors import ConfigError
 from l2d.evaluate import hit_ranks, mean_metrics
 from l2d.latency import in_turn
-from l2d.memory import Entries, ItemVectors, Near, aggregate
+from l2d.memory import Entries, ItemVectors, aggregate
 from l2d.ranking import Rankings, Requests, Rows
 
 SHARES = (1.0, 0.5, 0.3, 0.1)
@@ -88,11 +88,11 @@ def quality_by_neighbours(
         {"users", "fitted": {"local", "vote"}, "points": [{"decoder", "neighbours", "hr@10", "ndcg@10"}]}.
     """
     sizes = sorted({size for size in sizes if size <= len(latent.entries)}) or [len(latent.entries)]
-    found = list(neighbourhoods(latent.entries, latent.items, latent.requests, sizes[-1]))
+    found = neighbourhoods(latent.entries, latent.items, latent.requests, sizes[-1])
     known, local, vote = latent.decoders
     points = [latent.point("global", known.rank(latent.requests, CUT), neighbours=None)]
     for place, size in enumerate(sizes):
-        heads = [Near(near.index[:size], near.squared[:size]) for near in found]
+        heads = found.first(size)
         for name, score in ((local.name, local.score), (vote.name, vote.score)):
             lists = rank_neighbourhoods(heads, latent.requests, CUT, score, latent.items)
             points.append(latent.point(name, lists, neighbours=size))

@@ -131,10 +131,10 @@ def fit(
         if progress is not None:
             progress(1 + len(grid), steps)
 
-    found = list(neighbourhoods(entries, items, requests, sizes[-1]))
+    found = neighbourhoods(entries, items, requests, sizes[-1])
     note("global", Global(items).rank(requests, CUT), None, None, None)
     for size in sizes:
-        heads = [Near(near.index[:size], near.squared[:size]) for near in found]
+        heads = found.first(size)
         note(
             "local",
             rank_neighbourhoods(heads, requests, CUT, Local(entries, items, size).score, items),
@@ -164,9 +164,8 @@ def _sizes(neighbours: Sequence[int], entries: int) -> list[int]:
     return sorted({size for size in neighbours if size <= entries}) or [entries]
 
 
-def _mean_squared(heads: Sequence[Near]) -> float:
-    squared = np.concatenate([near.squared for near in heads])
-    mean = float(squared.mean()) if len(squared) else 0.0
+def _mean_squared(heads: Near) -> float:
+    mean = float(heads.squared.mean()) if len(heads.squared) else 0.0
     return mean or 1.0  # all neighbours at distance zero: any temperature gives the same votes
 
 

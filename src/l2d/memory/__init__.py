@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from l2d.memory.build import SHARD, Plan, build, plan
 from l2d.memory.entries import Entries, ItemVectors, aggregate, item_sums, run_sums
-from l2d.memory.nearest import Near, Points
+from l2d.memory.nearest import Filter, Near, Points
 from l2d.memory.store import Memory, MemoryInfo
 
 __all__ = [
     "SHARD",
     "Entries",
+    "Filter",
     "ItemVectors",
     "Memory",
     "MemoryInfo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2d.errors import ConfigError
-from l2d.memory.nearest import Points
+from l2d.memory.nearest import Indexed, Points, pays
 
-BLOCK = 1 << 14
-"""Entries converted to double precision at once: 128 MiB at width 1,024."""
+BLOCK = 1 << 13
+"""Entries, and items, held in double precision at once: 64 MiB each at width 1,024."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,29 @@ class Entries:
         """The thoughts, ready to be searched; made once and shared by all decoders of this memory."""
         return Points(self.thoughts)
 
+    @cached_property
+    def indexed(self) -> Points:
+        """The same by an approximate index, where that pays; its `recall` says what it finds."""
+        return Indexed(self.thoughts) if pays(len(self)) else self.points
+
+    def places(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """The entries of some items, in the order of these. Shape: (entries,)."""
+        order, starts = self._by_row
+        rows = rows[(rows >= 0) & (rows < len(starts) - 1)]
+        counts = starts[rows + 1] - starts[rows]
+        ends = np.cumsum(counts)
+        return order[np.arange(counts.sum()) + np.repeat(starts[rows] - (ends - counts), counts)].astype(np.int64)
+
+    @cached_property
+    def _by_row(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Places in order of their items, and where each item's begin."""
+        counts = np.bincount(self.row)
+        return np.argsort(self.row, kind="stable").astype(np.int32), np.concatenate([[0], np.cumsum(counts)])
+
     def take(self, indices: NDArray[np.integer[Any]]) -> Entries:
-        """The entries at the given increasing places."""
+        """The entries at the given increasing places; itself, where these are all of them."""
+        if len(indices) == len(self):
+            return self
         row, user, timestamp, sample = (
             column[indices] for column in (self.row, self.user, self.timestamp, self.sample)
         )
@@ -102,9 +124,10 @@ class ItemVectors:
 
 
 def run_sums(thoughts: NDArray[Any], starts: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Sums of consecutive runs of thoughts, in double precision.
+    """Sums of consecutive runs of thoughts, in double precision and in their order.
 
-    A loop over runs: half the time of `np.add.reduceat`, which is slow along the first axis.
+    A loop over runs, or over places within runs, whichever is the shorter one: `np.add.reduceat` is slow along the
+    first axis.
 
     Args:
         thoughts: shape (n, width).
@@ -114,10 +137,16 @@ def run_sums(thoughts: NDArray[Any], starts: NDArray[np.integer[Any]]) -> NDArra
         Shape: (runs, width).
     """
     lines = thoughts.astype(np.float64)
-    sums = np.empty((len(starts), thoughts.shape[1]))
-    bounds = [*starts.tolist(), len(lines)]
-    for run, total in enumerate(sums):
-        np.add.reduce(lines[bounds[run] : bounds[run + 1]], axis=0, out=total)
+    sizes = np.diff(starts, append=len(lines))
+    if not len(starts) or sizes.max() >= len(starts):
+        sums = np.empty((len(starts), thoughts.shape[1]))
+        for total, start, size in zip(sums, starts.tolist(), sizes.tolist(), strict=True):
+            np.add.reduce(lines[start : start + size], axis=0, out=total)
+        return sums
+    sums = lines[starts]
+    for place in range(1, int(sizes.max())):
+        longer = np.flatnonzero(sizes > place)
+        sums[longer] += lines[starts[longer] + place]
     return sums
 
 
@@ -131,17 +160,34 @@ def item_sums(entries: Entries, items: int) -> tuple[NDArray[np.float64], NDArra
     Returns:
         sums, shape (items, width), and counts, shape (items,).
     """
+    counts = _counts(entries, items)
+    sums = np.empty((items, entries.width))
+    for rows in _slabs(items):
+        sums[rows] = _sums(entries, rows)
+    return sums, counts
+
+
+def _counts(entries: Entries, items: int) -> NDArray[np.int64]:
     if len(entries) and not 0 <= int(entries.row.min()) <= int(entries.row.max()) < items:
         raise ConfigError(
             "an entry's item is not in the catalogue", got=int(entries.row.max()), expected=f"rows below {items}"
         )
-    sums = np.zeros((items, entries.width))
-    order = np.argsort(entries.row, kind="stable")
-    for start in range(0, len(order), BLOCK):
-        block = order[start : start + BLOCK]
-        rows, starts = np.unique(entries.row[block], return_index=True)
-        sums[rows] += run_sums(entries.thoughts[block], starts)
-    return sums, np.bincount(entries.row, minlength=items).astype(np.int64)
+    return np.bincount(entries.row, minlength=items).astype(np.int64)
+
+
+def _slabs(items: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, items)) for start in range(0, items, BLOCK))
+
+
+def _sums(entries: Entries, rows: slice) -> NDArray[np.float64]:
+    """Sums of some consecutive items, a block of their entries at a time."""
+    places = entries.places(np.arange(rows.start, rows.stop))
+    sums = np.zeros((rows.stop - rows.start, entries.width))
+    for start in range(0, len(places), BLOCK):
+        block = places[start : start + BLOCK]
+        found, starts = np.unique(entries.row[block], return_index=True)
+        sums[found - rows.start] += run_sums(entries.thoughts[block], starts)
+    return sums
 
 
 def aggregate(entries: Entries, items: int) -> ItemVectors:
@@ -154,5 +200,8 @@ def aggregate(entries: Entries, items: int) -> ItemVectors:
     Raises:
         ConfigError: an entry's row lies outside the catalogue.
     """
-    sums, counts = item_sums(entries, items)
-    return ItemVectors((sums / np.maximum(counts, 1)[:, None]).astype(np.float32), counts)
+    counts = _counts(entries, items)
+    vectors = np.empty((items, entries.width), dtype=np.float32)
+    for rows in _slabs(items):
+        vectors[rows] = _sums(entries, rows) / np.maximum(counts[rows], 1)[:, None]
+    return ItemVectors(vectors, counts)
