@@ -13,6 +13,7 @@ import torch
 import matrix
 import offline
 import padding
+import request
 import requests_language
 import tuning
 from l2d.backbone import Backbone
@@ -156,3 +157,17 @@ def test_places_are_counted_by_name() -> None:
         packed(pack(prompts, 64)[0])
     body.last_states(torch.zeros(1, 4, dtype=torch.long))
     assert count.found == {"padded": 10, "packed": 5}
+
+
+def test_requests_beside_the_bare_prefill(tmp_path: Path) -> None:
+    request.main(["--smoke", "--threads", "1", "--json", str(tmp_path / "found.json")])
+    rows = read(tmp_path / "found.json")["rows"]
+    assert [(row["template"], row["batch"]) for row in rows] == [
+        (t, b) for t in ("compact", "instruct") for b in (1, 4)
+    ]
+    for row in rows:
+        contestants = {"think", "global", "auto"} | ({"returning"} if row["batch"] == 1 else set())
+        assert set(row["over_bare"]) == contestants and set(row["median_ms"]) == {"bare", *contestants}
+        assert row["inputs"] * row["batch"] >= 8 and row["tokens"] > row["opening"]
+        for ratio in row["over_bare"].values():
+            assert_spread(ratio)

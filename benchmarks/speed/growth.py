@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from turns import arguments, keep, shaped, timed
 
 from l2d.backbone import probe_packing
 from l2d.catalog import Catalog
@@ -25,6 +24,7 @@ from l2d.memory import Entries, ItemVectors, aggregate
 from l2d.prompts import COMPACT, Prompts
 from l2d.ranking import Requests
 from l2d.thoughts import TorchThinker
+from turns import arguments, keep, shaped, timed
 
 WIDTH = 256
 BLOCK = 1 << 15

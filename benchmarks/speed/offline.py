@@ -26,6 +26,7 @@ from l2d.backbone import probe_packing
 from l2d.memory.build import plan
 from l2d.packing import pack
 from l2d.thoughts import TorchThinker
+from l2d.thoughts.torch_engine import LEAST_SHARED
 
 BATCHES = (512, 1024, 2048, 4096, 8192)
 """Tokens per batch that are tried for the rival."""
@@ -54,10 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
     """The row of one combination, printed."""
     probe = probe_packing(one.backbone, longest=one.prompts.max_tokens)
-    thinker = TorchThinker(one.backbone, probe, pack_tokens=options.pack_tokens, batch_tokens=options.batch_tokens)
+    opening = one.prompts.opening
+    thinker = TorchThinker(
+        one.backbone.settle(), probe, opening=opening,
+        pack_tokens=options.pack_tokens, batch_tokens=options.batch_tokens,
+    )  # fmt: skip
     planned = plan(one.dataset.splits.train, one.prompts, one.dataset.catalog)
     start = time.perf_counter()
-    whole = sharing([[planned.prompts[place] for place in shard] for shard in planned.shards], thinker)
+    whole = sharing([[planned.prompts[place] for place in shard] for shard in planned.shards], thinker, opening)
     seconds = time.perf_counter() - start
     slices = spaced(planned.prompts, np.concatenate(planned.shards), options.slices, options.prompts)
     batch = fitting_batch(one, slices[0], BATCHES[:2] if options.smoke else BATCHES)
@@ -69,11 +74,11 @@ def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
     calls = {
         "packed": thinker.think,
         "padded": lambda prompts: padding.think(one.backbone.base, prompts, batch),
-        "one_by_one": lambda prompts: [thinker.think([prompt]) for prompt in prompts],
+        "one_by_one": lambda prompts: [padding.think(one.backbone.base, [prompt], batch) for prompt in prompts],
     }
     with turns.Places(one.backbone) as count:
         found = turns.timed({name: count(name, call) for name, call in calls.items()}, slices, "packed", warmup=0)
-    sample = {**sharing(slices, thinker), "places": dict(count.found)}
+    sample = {**sharing(slices, thinker, opening), "places": dict(count.found)}
     row = {
         **described,
         "pack_tokens": thinker.pack_tokens,
@@ -95,10 +100,12 @@ def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
     return row
 
 
-def sharing(shards: Sequence[Sequence[Ids]], thinker: TorchThinker) -> dict[str, Any]:
-    """Tokens of prompts, and nodes of their packs."""
+def sharing(shards: Sequence[Sequence[Ids]], thinker: TorchThinker, opening: Ids) -> dict[str, Any]:
+    """Tokens of prompts, and nodes of their packs; an opening of some length is read once for all of them."""
     tokens = sum(len(prompt) for shard in shards for prompt in shard)
-    nodes = sum(len(tree) for shard in shards for tree in pack(shard, thinker.pack_tokens))
+    known = len(opening) - 1 if len(opening) >= LEAST_SHARED else 0
+    behind = [[prompt[known:] for prompt in shard] for shard in shards]
+    nodes = known + sum(len(tree) for shard in behind for tree in pack(shard, thinker.pack_tokens))
     return {"prompts": sum(map(len, shards)), "tokens": tokens, "nodes": nodes, "token_ratio": tokens / nodes}
 
 

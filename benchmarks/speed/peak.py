@@ -18,13 +18,13 @@ from typing import Any
 import lance  # noqa: F401  # before the first process begins, as all libraries are
 import numpy as np
 from numpy.typing import NDArray
-from turns import arguments, keep
 
 from l2d.catalog import Catalog
 from l2d.decode import Vote
 from l2d.memory import Entries, ItemVectors, Memory, aggregate
 from l2d.memory.nearest.products import fastest
 from l2d.ranking import Requests
+from turns import arguments, keep
 
 SHARD = 1 << 13
 MIB = 1 << 20

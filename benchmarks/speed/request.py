@@ -19,26 +19,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from l2d import Recommender, prepare
+import given
+from l2d import Recommender
 from l2d.backbone import Backbone, probe_packing, resolve_dtype
 from l2d.decode import Auto, Global, Materials, Recipe, Spread
 from l2d.evidence import Evidence
 from l2d.interactions import Dataset
 from l2d.memory import Entries, aggregate
-from l2d.prompts import COMPACT, INSTRUCT, Prompts
+from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests, Rows
 from l2d.thoughts import TorchThinker
-from turns import arguments, keep, parameters, shaped, shown, source, timed
+from turns import arguments, keep, parameters, shaped, shown, timed
 
 K = 10
-TEMPLATES = {"compact": COMPACT, "instruct": INSTRUCT}
 ROOM = 1 << 32
 """Bytes for the prompts of returning users."""
 
 Batch = Sequence[Rows]
 
 
-def main() -> None:
+def main(given_arguments: Sequence[str] | None = None) -> None:
     parser = arguments(__doc__)
     parser.add_argument("name", nargs="?", default="amazon-cds", help="folder below the data folder")
     parser.add_argument("--run", type=Path, help="a calibrated run on these data, which stands for the shape 5m")
@@ -46,11 +46,11 @@ def main() -> None:
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 16])
     parser.add_argument("--requests", type=int, default=96, help="prompts at each place of the table; a 0.6b gets 32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
+    options = parser.parse_args(given_arguments)
     torch.set_num_threads(options.threads)
     if options.smoke:
-        options.shapes, options.batches, options.requests = ["tiny"], [1, 4], 8
-    dataset = prepare(source(options.name))
+        options.name, options.shapes, options.batches, options.requests = given.DEMO, ["tiny"], [1, 4], 8
+    dataset = given.dataset(options.name)
     rows = [row for shape in options.shapes for row in measured(shape, dataset, options)]
     keep(f"request-{options.name}", {"data": options.name, "items": len(dataset.catalog), "rows": rows}, options)
 
@@ -65,7 +65,7 @@ def measured(shape: str, dataset: Dataset, options: argparse.Namespace) -> list[
     probe = probe_packing(backbone)
     rows = []
     for template in ("compact", "instruct"):
-        prompts = Prompts.compile(TEMPLATES[template], backbone.tokenizer, dataset.catalog)
+        prompts = Prompts.compile(given.TEMPLATES[template], backbone.tokenizer, dataset.catalog)
         thinkers = [
             TorchThinker(backbone.settle(), probe, opening=prompts.opening, reuse_bytes=room) for room in (0, ROOM)
         ]

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from turns import arguments, keep, shown, timed
 
 from l2d.memory import Points
 from l2d.memory.nearest.products import fastest
+from turns import arguments, keep, shown, timed
 
 K = 10
 BLOCK = 1 << 15

@@ -241,7 +241,7 @@ def ranking_score(dataset: Dataset, prompts: Prompts, probe: PackProbe, seed: in
     known, wanted = ([prompts.prompt(history) for history in part.histories()] for part in (train, valid))
 
     def score(backbone: Backbone) -> float:
-        thinker = TorchThinker(backbone, probe)
+        thinker = TorchThinker(backbone, probe, opening=prompts.opening)
         entries = Entries(
             thinker.think(known),
             train.target,
