@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from l2d.backbone import Backbone, PackProbe
 from l2d.errors import ConfigError, EngineError
 from l2d.packing import pack
+from l2d.thoughts.agreement import least_cosine
 from l2d.thoughts.openvino_export import Export, export, export_folder, find_export, identity, load_openvino
 from l2d.thoughts.torch_engine import TorchThinker
 
@@ -78,8 +78,7 @@ class OpenVinoThinker:
 
 
 def open_openvino(
-    backbone: Backbone,
-    probe: PackProbe,
+    plain: TorchThinker,
     engines: Path,
     fingerprint: str,
     prompts: Sequence[NDArray[np.int32]],
@@ -90,8 +89,7 @@ def open_openvino(
     """The engine for a backbone, from its export in a run; makes the export where there is none that fits.
 
     Args:
-        backbone: the tuned backbone.
-        probe: what its opening probe found.
+        plain: the torch engine of the tuned backbone.
         engines: the run's folder of exports.
         fingerprint: of the backbone's weights.
         prompts: a handful that a new export is compared with the plain model on.
@@ -105,18 +103,18 @@ def open_openvino(
         ArtifactCorrupt: the export was changed.
     """
     check_compression(compression)
+    backbone = plain.backbone
     if backbone.device.type != "cpu":
         raise EngineError(
             "the openvino engine computes on the CPU", got=backbone.device, cure="pass --device cpu, or --engine torch"
         )
-    made_from = identity(fingerprint, probe.form, load_openvino().__version__)
+    made_from = identity(fingerprint, plain.probe.form, load_openvino().__version__)
     folder = export_folder(engines, fingerprint)
     made = find_export(folder, made_from)
     if made is None and not make:
         return None
     if made is None:
-        plain = partial(_agreement, TorchThinker(backbone, probe), prompts)
-        made = export(backbone, probe, folder, made_from, plain)
+        made = export(backbone, plain.probe, folder, made_from, partial(_agreement, plain, prompts))
     if made.cosine is None or made.cosine < COSINE:
         raise EngineError(
             f"int8 weights do not give the thoughts of {backbone.name}",
@@ -134,7 +132,7 @@ def check_compression(compression: str) -> None:
     if compression in ("bf16", "bfloat16", "none"):
         raise ConfigError(
             "the openvino engine does not take uncompressed weights", got=compression, expected="int8",
-            cure="use --engine openvino, or torch: uncompressed bfloat16 in OpenVINO kills the process on some machines",
+            cure="use --engine openvino or torch: in OpenVINO, uncompressed bfloat16 kills the process on some machines",
         )  # fmt: skip
     if compression != "int8":
         raise ConfigError("unknown compression of the openvino engine", got=compression, expected="int8")
@@ -142,11 +140,3 @@ def check_compression(compression: str) -> None:
 
 def _agreement(plain: TorchThinker, prompts: Sequence[NDArray[np.int32]], made: Export) -> float:
     return least_cosine(OpenVinoThinker(made).think(prompts), plain.think(prompts))
-
-
-def least_cosine(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Smallest cosine between thoughts of the same prompts; -1 where one is not finite. Shapes: (prompts, width)."""
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = (found * expected).sum(axis=1) / lengths
-    return float(cosines.min()) if np.isfinite(cosines).all() else -1.0

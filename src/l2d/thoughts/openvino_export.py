@@ -10,6 +10,7 @@ left as bfloat16: that graph kills the process on some machines.
 from __future__ import annotations
 
 import copy
+import json
 import sys
 import warnings
 from dataclasses import dataclass
@@ -126,8 +127,8 @@ def export(backbone: Backbone, probe: PackProbe, folder: Path, made_from: dict[s
     openvino = load_openvino()
     if probe.form is None:
         raise EngineError(
-            f"the openvino engine cannot take {backbone.name}", got=probe.reason, expected="a family that can be packed",
-            cure="use --engine torch",
+            f"the openvino engine cannot take {backbone.name}", got=probe.reason,
+            expected="a family that can be packed", cure="use --engine torch",
         )  # fmt: skip
     model = convert(backbone, probe.form)
     compress(model, tuple(backbone.model.get_input_embeddings().weight.shape))
@@ -142,8 +143,6 @@ def export(backbone: Backbone, probe: PackProbe, folder: Path, made_from: dict[s
 
 
 def _digest(record: dict[str, Any]) -> str:
-    import json
-
     return sha256_text(json.dumps({key: record[key] for key in record if key != "sha256"}, sort_keys=True))
 
 
