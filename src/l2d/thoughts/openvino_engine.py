@@ -85,6 +85,7 @@ def open_openvino(
     *,
     compression: str = "int8",
     make: bool = True,
+    notice: Callable[[str], None] | None = None,
 ) -> OpenVinoThinker | None:
     """The engine for a backbone, from its export in a run; makes the export where there is none that fits.
 
@@ -95,6 +96,7 @@ def open_openvino(
         prompts: a handful that a new export is compared with the plain model on.
         compression: only `int8`.
         make: whether an export may be made; without one that fits, the answer is None otherwise.
+        notice: called with a line before an export is made, which takes seconds to a minute.
 
     Raises:
         MissingDependency: openvino is not installed.
@@ -114,6 +116,8 @@ def open_openvino(
     if made is None and not make:
         return None
     if made is None:
+        if notice is not None:
+            notice(f"openvino: making an int8 export in {folder}")
         made = export(backbone, plain.probe, folder, made_from, partial(_agreement, plain, prompts))
     if made.cosine is None or made.cosine < COSINE:
         raise EngineError(
@@ -132,7 +136,7 @@ def check_compression(compression: str) -> None:
     if compression in ("bf16", "bfloat16", "none"):
         raise ConfigError(
             "the openvino engine does not take uncompressed weights", got=compression, expected="int8",
-            cure="use --engine openvino or torch: in OpenVINO, uncompressed bfloat16 kills the process on some machines",
+            cure="use --engine openvino, or torch; uncompressed bfloat16 there kills the process on some machines",
         )  # fmt: skip
     if compression != "int8":
         raise ConfigError("unknown compression of the openvino engine", got=compression, expected="int8")
