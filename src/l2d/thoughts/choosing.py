@@ -118,8 +118,8 @@ def _vllm(url: str, ground: Ground) -> Engine:
         raise ConfigError("no vLLM server is named", cure=f"pass --engine vllm=http://HOST:PORT, or set {SERVER}")
     thinker = VllmThinker(url, ground.plain.width)
     prompts = ground.prompts()[:2]
-    cosine = thinker.require_same(prompts, ground.plain.think(prompts))
-    return Engine("vllm", thinker, f"vllm at {thinker.url}, as asked; cosine {cosine:.4f} with torch")
+    found = thinker.require_same(prompts, ground.plain.think(prompts))
+    return Engine("vllm", thinker, f"vllm at {thinker.url}, as asked; against torch: {found}")
 
 
 def _auto(ground: Ground, notice: Callable[[str], None]) -> Engine:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from l2d.errors import ConfigError, EngineError
 from l2d.packing import pack
-from l2d.thoughts.agreement import least_cosine
+from l2d.thoughts.agreement import Agreement, agreement
 from l2d.thoughts.openvino_export import Export, export, export_folder, find_export, identity, load_openvino
 from l2d.thoughts.torch_engine import TorchThinker
 
@@ -24,8 +24,8 @@ PACK_TOKENS = 256
 GROUP = 128
 """Activations that share a scale when they are multiplied as bytes."""
 
-COSINE = 0.99
-"""Least cosine between thoughts of this engine and of the plain model. Tuned backbones reach .999."""
+TOLERANCE = Agreement(cosine=0.99, stretch=0.05)
+"""Between thoughts of this engine and of the plain model, on the probe's prompts. Tuned backbones reach .999."""
 
 SETTINGS: Mapping[str, Any] = {
     "PERFORMANCE_HINT": "LATENCY",
@@ -119,10 +119,10 @@ def open_openvino(
         if notice is not None:
             notice(f"openvino: making an int8 export in {folder}")
         made = export(backbone, plain.probe, folder, made_from, partial(_agreement, plain, prompts))
-    if made.cosine is None or made.cosine < COSINE:
+    if made.error is None or not made.error.within(*TOLERANCE):
         raise EngineError(
             f"int8 weights do not give the thoughts of {backbone.name}",
-            got=f"a cosine of {made.cosine}", expected=f"at least {COSINE}", cure="use --engine torch",
+            got=made.error, expected=TOLERANCE, cure="use --engine torch",
         )  # fmt: skip
     return OpenVinoThinker(made)
 
@@ -142,5 +142,5 @@ def check_compression(compression: str) -> None:
         raise ConfigError("unknown compression of the openvino engine", got=compression, expected="int8")
 
 
-def _agreement(plain: TorchThinker, prompts: Sequence[NDArray[np.int32]], made: Export) -> float:
-    return least_cosine(OpenVinoThinker(made).think(prompts), plain.think(prompts))
+def _agreement(plain: TorchThinker, prompts: Sequence[NDArray[np.int32]], made: Export) -> Agreement:
+    return agreement(OpenVinoThinker(made).think(prompts), plain.think(prompts))

@@ -13,6 +13,7 @@ import copy
 import json
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from l2d.backbone import Backbone, MaskForm, PackProbe, packed_batch
 from l2d.backbone.masks import PackedBatch
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, EngineError, MissingDependency
 from l2d.packing import pack
+from l2d.thoughts.agreement import Agreement
 
 FORMAT = 1
 GRAPH, RECORD = "graph.xml", "export.json"
@@ -57,17 +59,21 @@ class Export:
     Args:
         folder: where graph and record lie.
         width: length of a thought.
-        cosine: least cosine between its thoughts and the plain model's on the probe's prompts; None: not probed yet.
+        error: how near its thoughts are to the plain model's on the probe's prompts; None: not probed yet.
     """
 
     folder: Path
     width: int
-    cosine: float | None
+    error: Agreement | None
 
     @property
     def graph(self) -> Path:
         """The file that OpenVINO reads; its weights lie beside it."""
         return self.folder / GRAPH
+
+
+Probe = Callable[[Export], Agreement]
+"""Thinks the probe's prompts with an export and with the plain model."""
 
 
 def identity(fingerprint: str, form: MaskForm | None, version: str) -> dict[str, Any]:
@@ -104,12 +110,12 @@ def find_export(folder: Path, expected: dict[str, Any]) -> Export | None:
         if record["identity"] != expected:
             return None
         verify_checksums(folder, record["files"])
-        return Export(folder, record["width"], record["cosine"])
+        return Export(folder, record["width"], Agreement(**record["error"]))
     except (KeyError, TypeError, ArtifactMissing) as error:
         raise ArtifactCorrupt(f"{folder} is not a whole export", got=error, cure=cure) from error
 
 
-def export(backbone: Backbone, probe: PackProbe, folder: Path, made_from: dict[str, Any], probed: Any) -> Export:
+def export(backbone: Backbone, probe: PackProbe, folder: Path, made_from: dict[str, Any], probed: Probe) -> Export:
     """Writes a backbone's graph; an earlier one in the folder is replaced in one step.
 
     Needs memory for a float32 copy of the weights where the backbone computes in another type.
@@ -119,7 +125,7 @@ def export(backbone: Backbone, probe: PackProbe, folder: Path, made_from: dict[s
         probe: what its opening probe found.
         folder: where to.
         made_from: `identity` of the export.
-        probed: called with the unfinished export; gives the least cosine with the plain model's thoughts.
+        probed: called with the unfinished export; says how near its thoughts are to the plain model's.
 
     Raises:
         EngineError: OpenVINO cannot convert this family.
@@ -135,11 +141,11 @@ def export(backbone: Backbone, probe: PackProbe, folder: Path, made_from: dict[s
     with atomic_folder(folder, overwrite=True) as made:
         openvino.save_model(model, made / GRAPH, compress_to_fp16=False)
         del model
-        cosine = probed(Export(made, backbone.width, None))
+        error = probed(Export(made, backbone.width, None))
         files = folder_checksums(made)
-        record = {"identity": made_from, "width": backbone.width, "cosine": cosine, "files": files}
+        record = {"identity": made_from, "width": backbone.width, "error": error._asdict(), "files": files}
         write_json(made / RECORD, {**record, "sha256": _digest(record)})
-    return Export(folder, backbone.width, cosine)
+    return Export(folder, backbone.width, error)
 
 
 def _digest(record: dict[str, Any]) -> str:

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from l2d.errors import EngineError
 from l2d.packing import lexicographic
-from l2d.thoughts.agreement import least_cosine
+from l2d.thoughts.agreement import Agreement, agreement
 
-COSINE = 0.999
-"""Least cosine between thoughts of the server and of the plain model: kernels and bfloat16 round differently."""
+TOLERANCE = Agreement(cosine=0.999, stretch=0.03)
+"""Between thoughts of the server and of the plain model: kernels and bfloat16 round differently."""
 
 BUSY = (429, 502, 503, 504)
 """Answers that may be another one in a moment."""
@@ -112,7 +112,7 @@ class VllmThinker:
                 raise
         return thoughts
 
-    def require_same(self, prompts: Sequence[NDArray[np.int32]], expected: NDArray[np.float32]) -> float:
+    def require_same(self, prompts: Sequence[NDArray[np.int32]], expected: NDArray[np.float32]) -> Agreement:
         """Compares the server's thoughts with the plain model's.
 
         Args:
@@ -120,19 +120,18 @@ class VllmThinker:
             expected: what the plain model thinks of them. Shape: (prompts, width).
 
         Returns:
-            The least cosine.
+            How near they are.
 
         Raises:
             EngineError: another model, another prompt, or a server that pools or scales in another way.
         """
-        cosine = least_cosine(self.think(prompts), expected)
-        if cosine < COSINE:
+        found = agreement(self.think(prompts), expected)
+        if not found.within(*TOLERANCE):
             raise EngineError(
-                f"{self.url} does not think what this run's backbone thinks", got=f"a cosine of {cosine:.4f}",
-                expected=f"at least {COSINE}",
+                f"{self.url} does not think what this run's backbone thinks", got=found, expected=TOLERANCE,
                 cure="serve the backbone of this run, last token, use_activation false: see docs/engines.md",
             )  # fmt: skip
-        return cosine
+        return found
 
     def _pool(self, prompts: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
         body = {"model": self.model, "input": [prompt.tolist() for prompt in prompts], **POOLING}
