@@ -87,13 +87,13 @@ def test_a_busy_server_is_asked_again(fake: FakeVllm, url: str) -> None:
     assert np.isfinite(thinker.think([np.array([1], dtype=np.int32)])).all()
     assert len(fake.asked) == 3
     fake.busy = [503] * 9
-    with pytest.raises(EngineError, match="503.*the engine is starting"):
+    with pytest.raises(EngineError, match=r"503.*the engine is starting"):
         thinker.think([np.array([1], dtype=np.int32)])
     assert len(fake.asked) == 3 + QUICK.attempts
 
 
 def test_a_refusal_is_not_repeated_and_quotes_the_server(fake: FakeVllm, url: str) -> None:
-    with pytest.raises(EngineError, match="400.*maximum context length"):
+    with pytest.raises(EngineError, match=r"400.*maximum context length"):
         VllmThinker(url, WIDTH, QUICK).think([np.ones(300, dtype=np.int32)])
     assert len(fake.asked) == 1
 

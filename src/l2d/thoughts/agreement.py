@@ -34,5 +34,5 @@ def agreement(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Agre
         cosines = (found * expected).sum(axis=1) / (lengths * wanted)
         stretch = np.abs(lengths / wanted - 1)
     if not np.isfinite(cosines).all():
-        return Agreement(-1.0, float("inf"))
+        return Agreement(-1.0, 1.0)
     return Agreement(float(cosines.min()), float(stretch.max()))
