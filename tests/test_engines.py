@@ -18,7 +18,7 @@ from l2d.errors import ArtifactMismatch, ConfigError, EngineError, InputError, M
 from l2d.thoughts import OpenVinoThinker, TorchThinker, VllmThinker, check_engine, choosing
 from l2d.thoughts.agreement import Agreement, agreement
 from l2d.thoughts.choosing import SPEEDS
-from shop import flipped, l2d, ok, refused
+from shop import flipped, ok, refused
 
 COMMANDS = [
     ("memory", "build"), ("calibrate",), ("items", "add"), ("recommend",), ("evaluate",), ("compare",)

@@ -85,6 +85,7 @@ def open_openvino(
     *,
     compression: str = "int8",
     make: bool = True,
+    refuse: bool = True,
     notice: Callable[[str], None] | None = None,
 ) -> OpenVinoThinker | None:
     """The engine for a backbone, from its export in a run; makes the export where there is none that fits.
@@ -96,6 +97,7 @@ def open_openvino(
         prompts: a handful that a new export is compared with the plain model on.
         compression: only `int8`.
         make: whether an export may be made; without one that fits, the answer is None otherwise.
+        refuse: whether thoughts too far from the plain model's are refused; only measurements pass over it.
         notice: called with a line before an export is made, which takes seconds to a minute.
 
     Raises:
@@ -119,7 +121,7 @@ def open_openvino(
         if notice is not None:
             notice(f"openvino: making an int8 export in {folder}")
         made = export(backbone, plain.probe, folder, made_from, partial(_agreement, plain, prompts))
-    if made.error is None or not made.error.within(*TOLERANCE):
+    if refuse and (made.error is None or not made.error.within(*TOLERANCE)):
         raise EngineError(
             f"int8 weights do not give the thoughts of {backbone.name}",
             got=made.error, expected=TOLERANCE, cure="use --engine torch",
