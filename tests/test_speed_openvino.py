@@ -20,7 +20,9 @@ def test_the_smallest_sizes_give_every_ratio(
     monkeypatch.setattr(sys, "argv", ["openvino_int8.py", "--smoke", "--json", str(file)])
     openvino_int8.main()
     found = json.loads(file.read_text())["shapes"]["tiny"]
-    assert found["single"]["inputs"] == 3
-    assert set(found["single"]["over_bfloat16"]) == {"float32", "openvino"}
-    assert set(found["many_over_bfloat16"]) == {"bfloat16", "float32", "openvino"}
+    (row,) = found["tokens"].values()
+    assert row["single"]["inputs"] == 3
+    assert set(row["single"]["over_bfloat16"]) == {"float32", "openvino"}
+    assert row["many_over_bfloat16"]["bfloat16"] == 1
+    assert 0 < found["bytes"] < 2 * found["parameters"], "about a byte per weight"
     assert "openvino over bfloat16" in capsys.readouterr().out

@@ -209,16 +209,16 @@ def compress(model: Any, table: tuple[int, ...]) -> int:
     for node in model.get_ordered_ops():
         kind = node.get_type_name()
         if kind == "MatMul":
-            weights, turned = _constant(node.input_value(1))
+            weights = _constant(node.input_value(1))
             if weights is None or weights.ndim != 2:
                 continue
-            outputs_first = bool(node.get_attributes()["transpose_b"]) != turned
+            outputs_first = bool(node.get_attributes()["transpose_b"])
             values, scale = quantised(weights if outputs_first else weights.T)
             matrix = ops.multiply(ops.convert(ops.constant(values), "f32"), ops.constant(scale))
             fresh = ops.matmul(node.input_value(0), matrix, bool(node.get_attributes()["transpose_a"]), True)
         elif kind == "Gather":
-            weights, turned = _constant(node.input_value(0))
-            if weights is None or weights.shape != table or turned:
+            weights = _constant(node.input_value(0))
+            if weights is None or weights.shape != table:
                 continue
             values, scale = quantised(weights)
             # Looked up before they are converted: the other way round the table would be unfolded when it is loaded.
@@ -233,13 +233,10 @@ def compress(model: Any, table: tuple[int, ...]) -> int:
     return found
 
 
-def _constant(value: Any) -> tuple[NDArray[np.float32] | None, bool]:
-    """A constant behind conversions and transpositions, and whether it has to be turned; None for what is computed."""
-    node, turned = value.get_node(), False
-    while node.get_type_name() in ("Convert", "Transpose"):
-        turned ^= node.get_type_name() == "Transpose"
-        node = node.input_value(0).get_node()
-    return (node.get_data().astype(np.float32) if node.get_type_name() == "Constant" else None), turned
+def _constant(value: Any) -> NDArray[np.float32] | None:
+    """A constant of the graph; None for what is computed."""
+    node = value.get_node()
+    return node.get_data().astype(np.float32) if node.get_type_name() == "Constant" else None
 
 
 def quantised(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
