@@ -96,5 +96,9 @@ class MissingDependency(InputError):
     """An optional package is needed; the cure is its install line."""
 
 
+class EngineError(InputError):
+    """An engine cannot be used here, or what it answers is not what the plain model thinks."""
+
+
 class InternalError(L2DError):
     """An invariant of l2d does not hold: a bug of ours."""

@@ -75,6 +75,11 @@ class Run:
         return self.path / "peers"
 
     @property
+    def engines(self) -> Path:
+        """The backbone as other engines compute it; whatever lies here can be made again."""
+        return self.path / "engines"
+
+    @property
     def metrics(self) -> Path:
         """Tuning's log."""
         return self.path / "metrics.jsonl"

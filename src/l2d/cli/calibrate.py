@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from l2d.cli.display import Stages, say, table
-from l2d.cli.options import Device, RunFolder
+from l2d.cli.options import Device, Engine, RunFolder
 
 if TYPE_CHECKING:
     from l2d.decode import Calibration
@@ -23,12 +23,14 @@ def calibrate(
     run: RunFolder,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the validation sample and its halves.")] = 0,
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Fit the decoder auto on the validation split: thought and counts, and what each adds. Takes minutes."""
     from l2d.recommender import Recommender
 
     with Stages() as stages:
-        found = Recommender.load(run, device=device).calibrate(seed=seed, progress=stages)
+        opened = Recommender.load(run, device=device, engine=engine, notice=stages.notice)
+        found = opened.calibrate(seed=seed, progress=stages)
     show(found)
     say(f"auto answers now where no decoder is named: l2d recommend {run} --history TITLE")
 

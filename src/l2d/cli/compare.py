@@ -10,7 +10,7 @@ import typer
 
 from l2d.cli.display import NO_FIGURE, Stages, say, table
 from l2d.cli.evaluate import SplitOption, judged, users_of
-from l2d.cli.options import Device, ExcludeSeen, JsonFile, RunFolder
+from l2d.cli.options import Device, Engine, ExcludeSeen, JsonFile, RunFolder
 
 Names = list[str] | None
 
@@ -44,6 +44,7 @@ def compare(
         int, typer.Option(min=0, metavar="N", help="Of the sample of users, the tests and what is trained.")
     ] = 0,
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Compare decoders and their opponents: quality, latency by phase, throughput, and tests against the first row."""
     count = users_of(users)
@@ -52,7 +53,7 @@ def compare(
     from l2d.recommender import Recommender
 
     with Stages() as stages:
-        opened = Recommender.load(run, device=device)
+        opened = Recommender.load(run, device=device, engine=engine, notice=stages.notice)
         found = opened.compare(
             [*(decoder or ()), *(baseline or ())] or None,
             split=split,

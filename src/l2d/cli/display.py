@@ -48,6 +48,11 @@ def complain(line: str) -> None:
     typer.echo(f"l2d: {' '.join(line.split())}", err=True)
 
 
+def remark(line: str) -> None:
+    """Prints one line for people on stderr."""
+    typer.echo(line, err=True)
+
+
 def say(line: str = "") -> None:
     """Prints one line of a result on stdout."""
     typer.echo(line)

@@ -73,6 +73,7 @@ def health(run: Path, device: str) -> Iterator[Finding]:
     backbone = opened.backbone
     dtype = str(backbone.dtype).removeprefix("torch.")
     yield "backbone", f"{backbone.name}, {backbone.width} wide, {dtype} on {backbone.device}"
+    yield "engine", opened.engine.reason
     yield "pack probe", probe_packing(backbone, longest=opened.prompts.max_tokens).reason
     if not opened.run.memory.exists():
         yield "memory", f"not built yet: run `l2d memory build {run}`"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from l2d.cli.display import Stages, say
-from l2d.cli.options import Device, RunFolder
+from l2d.cli.options import Device, Engine, RunFolder
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,6 +26,7 @@ def add(
     item_column: Annotated[str | None, typer.Option(metavar="NAME", help="[default: recognised]")] = None,
     title_column: Annotated[str | None, typer.Option(metavar="NAME", help="[default: recognised]")] = None,
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Add items by their titles, without training: they may stand in histories, and auto may recommend them."""
     from l2d.recommender import Recommender
@@ -34,7 +35,7 @@ def add(
 
     titles = read_items(file, Columns(item=item_column, title=title_column))
     with Stages() as stages:
-        opened = Recommender.load(run, device=device)
+        opened = Recommender.load(run, device=device, engine=engine, notice=stages.notice)
         found = opened.add_items(titles, progress=stages)
     say(f"{found.added:,} items added, {found.known:,} were there already; the catalogue has {len(opened.catalog):,}")
     if found.added and not found.recommendable:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from l2d.cli.display import NO_FIGURE, Stages, say, table
-from l2d.cli.options import Device, Overwrite, RunFolder
+from l2d.cli.options import Device, Engine, Overwrite, RunFolder
 
 if TYPE_CHECKING:
     from l2d.memory import MemoryInfo
@@ -41,12 +41,13 @@ def build(
     memory_dtype: StoredType = "float16",
     overwrite: Overwrite = False,
     device: Device = "auto",
+    engine: Engine = "torch",
 ) -> None:
     """Think every training prompt and fit the decoders' constants; stopped half-way, the same command goes on."""
     from l2d.recommender import Recommender
 
     with Stages() as stages:
-        opened = Recommender.load(run, device=device)
+        opened = Recommender.load(run, device=device, engine=engine, notice=stages.notice)
         made = opened.build_memory(
             through=through, dtype=memory_dtype, overwrite=overwrite, progress=stages, notice=stages.notice
         )
@@ -58,7 +59,7 @@ def info(run: RunFolder, device: Device = "auto") -> None:
     """Say what a memory holds."""
     from l2d.recommender import Recommender
 
-    show(Recommender.load(run, device=device).memory_info())
+    show(Recommender.load(run, device=device, engine="torch").memory_info())
 
 
 def show(found: MemoryInfo) -> None:
@@ -72,6 +73,7 @@ def show(found: MemoryInfo) -> None:
         "size": f"{found.bytes / 1e6:,.1f} MB",
         "versions": f"{found.versions:,}",
         "through": found.through or NO_FIGURE,
+        "engine": found.metadata.get("engine", "torch"),
         "first": _day(found.first),
         "last": _day(found.last),
         "finished": "yes" if found.finished else "no",

@@ -14,6 +14,15 @@ DataFolder = Annotated[Path, typer.Argument(metavar="DATA", help="A folder writt
 NewRun = Annotated[Path, typer.Option("--out", metavar="RUN", help="The run directory to make.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Delete what is there and start anew.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="`auto` (the first GPU, else the CPU), `cpu`, `cuda`, ...")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        help="What thinks: `torch`, `openvino` (int8; makes an export in the run), `vllm` or `vllm=http://HOST:PORT`; "
+        "`auto` takes an export that is there if it is faster, else torch.",
+    ),
+]
 Dtype = Annotated[
     str,
     typer.Option(

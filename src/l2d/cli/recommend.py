@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from l2d.cli.asking import read_requests
-from l2d.cli.display import Stages, say, table
-from l2d.cli.options import Decoders, Device, ExcludeSeen, RunFolder
+from l2d.cli.display import Stages, remark, say, table
+from l2d.cli.options import Decoders, Device, Engine, ExcludeSeen, RunFolder
 from l2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def recommend(
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     device: Device = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Recommend the next items for a history, a user, or a file of requests."""
     if sum(bool(given) for given in (history, user is not None, requests is not None)) != 1:
@@ -78,7 +79,7 @@ def recommend(
         )
     from l2d.recommender import Recommender
 
-    opened = Recommender.load(run, device=device)
+    opened = Recommender.load(run, device=device, engine=engine, notice=remark)
     options: dict[str, Any] = {
         "decoder": decoder,
         "neighbours": neighbours,

@@ -116,6 +116,7 @@ def _described(run: Recommender, contestants: Sequence[Contestant]) -> dict[str,
         "seed": run.manifest["tuning"]["seed"] if run.manifest["tuning"] else None,
         "date": datetime.now(UTC).date().isoformat(),
         "device": str(run.backbone.device),
+        "engine": run.engine.name,
         "machine": machine(),
         "versions": versions(),
     }

@@ -123,20 +123,32 @@ class Recommender(OpenRun):
         return cls.load(out, device=device)
 
     @classmethod
-    def load(cls, run: Path | str, *, device: str = "auto", verify: bool = True) -> Recommender:
+    def load(
+        cls,
+        run: Path | str,
+        *,
+        device: str = "auto",
+        verify: bool = True,
+        engine: str = "auto",
+        notice: Notice = silent,
+    ) -> Recommender:
         """Opens a run directory.
 
         Args:
             run: the folder.
             device: `auto`, `cpu`, `cuda`, ...
             verify: compare every file with its checksum, and the weights with their fingerprint.
+            engine: what thinks: `torch`, `openvino`, `vllm`, `vllm=http://HOST:PORT`; `auto` takes an OpenVINO export
+                that is in the run where it is faster, else torch.
+            notice: called with the engine that was picked, and with warnings.
 
         Raises:
+            InputError: the engine cannot be used here.
             ArtifactMissing: no run, or an unfinished one.
             ArtifactCorrupt: a file changed.
             ArtifactMismatch: parts that do not belong together.
         """
-        return cls(*open_parts(Run(Path(run)), device=device, verify=verify))
+        return cls(*open_parts(Run(Path(run)), device=device, verify=verify, engine=engine, notice=notice))
 
     def build_memory(
         self,

@@ -24,10 +24,10 @@ from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests
 from l2d.recommender.adding import read_added
 from l2d.recommender.calibrating import open_materials
-from l2d.recommender.making import StageProgress, silent
+from l2d.recommender.making import Notice, StageProgress, silent
 from l2d.recommender.opponents import Opponents
 from l2d.run import Run, check_same
-from l2d.thoughts import TorchThinker
+from l2d.thoughts import Engine, Ground, Thinker, TorchThinker, check_engine, choose_engine
 
 DECODERS: dict[str, Kind] = {
     "global": "latent",
@@ -65,7 +65,7 @@ def check_names(names: Sequence[str]) -> None:
             raise ConfigError("unknown decoder", got=repr(name), expected=", ".join(DECODERS))
 
 
-Parts = tuple[Run, dict[str, Any], Dataset, Backbone, Prompts, TorchThinker]
+Parts = tuple[Run, dict[str, Any], Dataset, Backbone, Prompts, PackProbe, Engine, Notice]
 
 
 class OpenRun:
@@ -77,7 +77,9 @@ class OpenRun:
         dataset: the prepared data.
         backbone: the tuned backbone.
         prompts: the compiled prompts.
-        thinker: the engine.
+        probe: how the backbone takes packs.
+        engine: what thinks.
+        notice: called with lines for people.
     """
 
     def __init__(
@@ -87,14 +89,18 @@ class OpenRun:
         dataset: Dataset,
         backbone: Backbone,
         prompts: Prompts,
-        thinker: TorchThinker,
+        probe: PackProbe,
+        engine: Engine,
+        notice: Notice,
     ) -> None:
         self.run = run
         self.manifest = manifest
         self.dataset = dataset
         self.backbone = backbone
         self.prompts = prompts
-        self.thinker = thinker
+        self.probe = probe
+        self.engine = engine
+        self._notice = notice
         self.tuned_prompts, self.tuned_catalog = prompts, dataset.catalog
         self.added = read_added(run, manifest)
         self._opponents: dict[tuple[str, int], Decoder] = {}
@@ -119,6 +125,11 @@ class OpenRun:
         return self.run.path
 
     @property
+    def thinker(self) -> Thinker:
+        """What thinks."""
+        return self.engine.thinker
+
+    @property
     def catalog(self) -> Catalog:
         """The items."""
         return self.dataset.catalog
@@ -139,7 +150,14 @@ class OpenRun:
         """
         if not self.run.memory.is_dir():
             raise ArtifactMissing(f"{self.path} has no memory", cure=f"run `l2d memory build {self.path}` first")
-        return Memory.open(self.run.memory, expected=self.identity)
+        memory = Memory.open(self.run.memory, expected=self.identity)
+        thought_by = memory.metadata.get("engine", "torch")
+        if thought_by != self.engine.name:
+            self._notice(
+                f"the memory was thought by {thought_by}, requests by {self.engine.name}: "
+                "lists may differ a little, see docs/engines.md"
+            )
+        return memory
 
     @cached_property
     def entries(self) -> Entries:
@@ -277,8 +295,13 @@ class OpenRun:
         return Requests(histories, self.thoughts(histories) if think else None, **filters)
 
 
-def open_parts(place: Run, *, device: str, verify: bool) -> Parts:
+PROBED = 8
+"""Validation prompts that an engine is compared and timed on."""
+
+
+def open_parts(place: Run, *, device: str, verify: bool, engine: str, notice: Notice) -> Parts:
     """See `Recommender.load`."""
+    check_engine(engine)
     manifest = place.read_manifest()
     if verify:
         place.verify(manifest)
@@ -293,7 +316,17 @@ def open_parts(place: Run, *, device: str, verify: bool) -> Parts:
     check_same("prompt", prompts.fingerprint, manifest["prompt"], cure=cure)
     form = MaskForm(described["form"]) if described["form"] else None
     probe = PackProbe(form, 0.0, described["probe"])
-    return place, manifest, dataset, backbone, prompts, TorchThinker(backbone.settle(), probe, opening=prompts.opening)
+
+    def some_prompts() -> list[NDArray[np.int32]]:
+        valid = dataset.splits.valid
+        places = np.linspace(0, len(valid) - 1, min(PROBED, len(valid))).astype(int)
+        return [prompts.prompt(valid.history(int(place))) for place in places]
+
+    thinker = TorchThinker(backbone.settle(), probe, opening=prompts.opening)
+    ground = Ground(thinker, place.engines, described["fingerprint"], some_prompts)
+    chosen = choose_engine(engine, ground, notice)
+    notice(f"engine: {chosen.reason}")
+    return place, manifest, dataset, backbone, prompts, probe, chosen, notice
 
 
 def _open_backbone(run: Run, described: dict[str, Any], device: str) -> Backbone:

@@ -59,12 +59,12 @@ class Opponents:
 
     def beam(self) -> Beam:
         """See `l2d.language.Beam`."""
-        return Beam(*self._language, probe=self.run.thinker.probe)
+        return Beam(*self._language, probe=self.run.probe)
 
     def grounding(self, beams: int = 1) -> Grounding:
         """Grounding with popularity, its weight chosen on validation."""
         popularity = self.run.evidence.popularity
-        decoder = Grounding(*self._language, beams=beams, popularity=popularity, probe=self.run.thinker.probe)
+        decoder = Grounding(*self._language, beams=beams, popularity=popularity, probe=self.run.probe)
         requests, targets = self._validation()
         decoder.fit_gamma(requests, targets, progress=partial(self.progress, "fitting grounding"))
         return decoder
@@ -73,7 +73,7 @@ class Opponents:
         """D3 with SASRec as its assistant, its weight chosen on validation."""
         sasrec = self.run.decoder("sasrec", seed=self.seed, progress=self.progress)
         assert isinstance(sasrec, SASRec)
-        decoder = D3(*self._language, assistant=sasrec, probe=self.run.thinker.probe)
+        decoder = D3(*self._language, assistant=sasrec, probe=self.run.probe)
         requests, targets = self._validation()
         scores = {}
         for place, alpha in enumerate(ALPHAS):
@@ -91,18 +91,18 @@ class Opponents:
             *self._language,
             popularity=self.run.evidence.popularity,
             gamma=grounding.gamma,
-            probe=self.run.thinker.probe,
+            probe=self.run.probe,
         )
 
     def unit(self) -> Unit:
         """See `l2d.language.Unit`; drafts follow popularity."""
-        return Unit(*self._language, popularity=self.run.evidence.popularity, probe=self.run.thinker.probe)
+        return Unit(*self._language, popularity=self.run.evidence.popularity, probe=self.run.probe)
 
     def small_drafts(self) -> SmallDrafts:
         """Beam search whose steps a small backbone drafts, tuned here for the same prompts."""
         folder, progress = self._folder("small-drafts"), partial(self.progress, "training small-drafts")
         drafter = open_drafter(self.run, folder, self._identity("backbone", "prompts"), self.seed, progress)
-        return SmallDrafts(*self._language, drafter=drafter, probe=self.run.thinker.probe)
+        return SmallDrafts(*self._language, drafter=drafter, probe=self.run.probe)
 
     def item_head(self) -> ItemHead:
         """See `l2d.baselines.ItemHead`; trained on the training entries of the memory."""
@@ -130,7 +130,7 @@ class Opponents:
             len(run.catalog),
             run.backbone,
             run.prompts,
-            run.thinker.probe,
+            run.probe,
             config.model_copy(update={"seed": self.seed}),
             self._folder("item-head-tuned"),
             identity=self._identity("backbone", "prompts"),

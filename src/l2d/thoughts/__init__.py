@@ -8,7 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from l2d.thoughts.choosing import ENGINES, Engine, Ground, check_engine, choose_engine
+from l2d.thoughts.openvino_engine import OpenVinoThinker
 from l2d.thoughts.torch_engine import TorchThinker
+from l2d.thoughts.vllm_engine import VllmThinker
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) while a long step runs."""
@@ -18,7 +21,7 @@ class Thinker(Protocol):
     """What an engine is: token sequences in, thoughts out.
 
     A thought is the last-layer hidden state, after the final norm, at the last token of a prompt (arXiv 2509.11524,
-    section 3). It must not depend on which other prompts are thought in the same call.
+    section 3). It must not depend on which other prompts are thought in the same call, beyond the engine's rounding.
     """
 
     @property
@@ -31,4 +34,15 @@ class Thinker(Protocol):
         ...
 
 
-__all__ = ["Progress", "Thinker", "TorchThinker"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "Ground",
+    "OpenVinoThinker",
+    "Progress",
+    "Thinker",
+    "TorchThinker",
+    "VllmThinker",
+    "check_engine",
+    "choose_engine",
+]
