@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 
 from l2d.catalog import Catalog
+from l2d.decode import Vote
 from l2d.errors import ArtifactExists, ArtifactMismatch, ArtifactMissing, ConfigError, UnknownItem
 from l2d.evidence import Evidence
 from l2d.interactions import Dataset, Interactions, split_by_time
 from l2d.latency import in_turn
+from l2d.memory import nearest
 from l2d.prompts import COMPACT, Prompts
 from l2d.recommender import Recommender, RecommendRequest
 from l2d.recommender.making import ranking_score, sample_users
@@ -314,3 +317,22 @@ def test_calls_are_timed_in_turn() -> None:
     times = in_turn({name: lambda n, name=name: order.append((name, n)) for name in "ab"}, [1, 2, 3], warmup=1)
     assert order == [("a", 3), ("b", 3), ("a", 1), ("b", 1), ("a", 2), ("b", 2), ("a", 3), ("b", 3)]
     assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed")
+def test_an_index_is_used_when_asked_for_and_its_share_is_said(
+    run: Recommender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(nearest.index, "LEAST", 100)
+    opened = Recommender.load(run.path, approximate=True, notice=said.append)
+    assert isinstance(opened.decoder("vote"), Vote)
+    opened.decoder("local")
+    found = [line for line in said if "index" in line]
+    assert len(found) == 1 and f"{opened.entries.indexed.recall:.1%}" in found[0]
+    histories = [opened.dataset.splits.test.history(i) for i in range(30)]
+    exact, near = (each.decoder("vote").rank(each.requests(histories, think=True), 10).rows for each in (run, opened))
+    assert np.mean([len(np.intersect1d(a, b)) for a, b in zip(exact, near, strict=True)]) > 8
+    exactly = Recommender.load(run.path, notice=said.append)
+    exactly.decoder("vote")
+    assert "indexed" not in exactly.entries.__dict__

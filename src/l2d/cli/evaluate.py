@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from l2d.cli.display import Stages, report_table, say
-from l2d.cli.options import Decoders, Device, Engine, ExcludeSeen, JsonFile, RunFolder, Seed
+from l2d.cli.options import Approximate, Decoders, Device, Engine, ExcludeSeen, JsonFile, RunFolder, Seed
 
 SplitOption = Annotated[
     Literal["valid", "test"], typer.Option("--split", help="Choose on validation; look at test once.")
@@ -57,6 +57,7 @@ def evaluate(
     seed: Seed = 0,
     device: Device = "auto",
     engine: Engine = "auto",
+    approximate: Approximate = False,
 ) -> None:
     """Measure decoders over the full catalogue: quality with intervals, and milliseconds of single requests."""
     count = users_of(users)
@@ -64,7 +65,7 @@ def evaluate(
     from l2d.recommender import Recommender
 
     with Stages() as stages:
-        opened = Recommender.load(run, device=device, engine=engine, notice=stages.notice)
+        opened = Recommender.load(run, device=device, engine=engine, approximate=approximate, notice=stages.notice)
         report = opened.evaluate(
             decoder or None,
             split=split,

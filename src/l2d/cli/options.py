@@ -23,6 +23,13 @@ Engine = Annotated[
         "`auto` takes an export that is there if it is faster, else torch.",
     ),
 ]
+Approximate = Annotated[
+    bool,
+    typer.Option(
+        "--approximate",
+        help="Let local and vote find neighbours by a FAISS index where the memory has a million entries or more.",
+    ),
+]
 Dtype = Annotated[
     str,
     typer.Option(

@@ -11,7 +11,7 @@ import typer
 
 from l2d.cli.asking import read_requests
 from l2d.cli.display import Stages, remark, say, table
-from l2d.cli.options import Decoders, Device, Engine, ExcludeSeen, RunFolder
+from l2d.cli.options import Approximate, Decoders, Device, Engine, ExcludeSeen, RunFolder
 from l2d.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def recommend(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
     device: Device = "auto",
     engine: Engine = "auto",
+    approximate: Approximate = False,
 ) -> None:
     """Recommend the next items for a history, a user, or a file of requests."""
     if sum(bool(given) for given in (history, user is not None, requests is not None)) != 1:
@@ -79,7 +80,7 @@ def recommend(
         )
     from l2d.recommender import Recommender
 
-    opened = Recommender.load(run, device=device, engine=engine, notice=remark)
+    opened = Recommender.load(run, device=device, engine=engine, approximate=approximate, notice=remark)
     options: dict[str, Any] = {
         "decoder": decoder,
         "neighbours": neighbours,

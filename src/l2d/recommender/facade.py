@@ -130,6 +130,8 @@ class Recommender(OpenRun):
         device: str = "auto",
         verify: bool = True,
         engine: str = "auto",
+        compiled: bool = False,
+        approximate: bool = False,
         notice: Notice = silent,
     ) -> Recommender:
         """Opens a run directory.
@@ -140,6 +142,10 @@ class Recommender(OpenRun):
             verify: compare every file with its checksum, and the weights with their fingerprint.
             engine: what thinks: `torch`, `openvino`, `vllm`, `vllm=http://HOST:PORT`; `auto` takes an OpenVINO export
                 that is in the run where it is faster, else torch.
+            compiled: whether torch compiles the model at the first requests, which takes a minute; for long-lived
+                processes.
+            approximate: whether local and vote may find neighbours by a FAISS index, where a memory has a million
+                entries and FAISS is installed; a notice says what share of them it finds.
             notice: called with the engine that was picked, and with warnings.
 
         Raises:
@@ -148,7 +154,10 @@ class Recommender(OpenRun):
             ArtifactCorrupt: a file changed.
             ArtifactMismatch: parts that do not belong together.
         """
-        return cls(*open_parts(Run(Path(run)), device=device, verify=verify, engine=engine, notice=notice))
+        parts = open_parts(
+            Run(Path(run)), device=device, verify=verify, engine=engine, compiled=compiled, notice=notice
+        )
+        return cls(*parts, approximate=approximate)
 
     def build_memory(
         self,

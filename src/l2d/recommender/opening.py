@@ -80,6 +80,7 @@ class OpenRun:
         probe: how the backbone takes packs.
         engine: what thinks.
         notice: called with lines for people.
+        approximate: whether local and vote may find neighbours by an index.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class OpenRun:
         probe: PackProbe,
         engine: Engine,
         notice: Notice,
+        *,
+        approximate: bool = False,
     ) -> None:
         self.run = run
         self.manifest = manifest
@@ -101,6 +104,7 @@ class OpenRun:
         self.probe = probe
         self.engine = engine
         self._notice = notice
+        self.approximate = approximate
         self.tuned_prompts, self.tuned_catalog = prompts, dataset.catalog
         self.added = read_added(run, manifest)
         self._opponents: dict[tuple[str, int], Decoder] = {}
@@ -263,16 +267,24 @@ class OpenRun:
             return Global(self.item_vectors)
         if name == "local":
             m = self.constants.local_neighbours if neighbours is None else neighbours
-            return Local(self.entries, self.item_vectors, m)
+            return Local(self.entries, self.item_vectors, m, approximate=self._indexed())
         if name == "vote":
             m = self.constants.vote_neighbours if neighbours is None else neighbours
             tau = self.constants.vote_temperature if temperature is None else temperature
-            return Vote(self.entries, self.item_vectors, m, tau)
+            return Vote(self.entries, self.item_vectors, m, tau, approximate=self._indexed())
         if name == "auto":
             return self.auto
         if (name, seed) not in self._opponents:
             self._opponents[name, seed] = Opponents(self, seed, progress).open(name)
         return self._opponents[name, seed]
+
+    def _indexed(self) -> bool:
+        """Whether neighbours come from an index; the first time, makes it and says what it finds."""
+        if self.approximate and "indexed" not in self.entries.__dict__:
+            recall, entries = self.entries.indexed.recall, len(self.entries)
+            how = f"an index finds {recall:.1%} of them" if recall < 1 else "searched exactly"
+            self._notice(f"neighbours among {entries:,} entries: {how}")
+        return self.approximate
 
     def rows(self, history: Sequence[str | int]) -> NDArray[np.int32]:
         """Rows of ids or titles.
@@ -299,7 +311,7 @@ PROBED = 8
 """Validation prompts that an engine is compared and timed on."""
 
 
-def open_parts(place: Run, *, device: str, verify: bool, engine: str, notice: Notice) -> Parts:
+def open_parts(place: Run, *, device: str, verify: bool, engine: str, compiled: bool = False, notice: Notice) -> Parts:
     """See `Recommender.load`."""
     check_engine(engine)
     manifest = place.read_manifest()
@@ -322,7 +334,7 @@ def open_parts(place: Run, *, device: str, verify: bool, engine: str, notice: No
         places = np.linspace(0, len(valid) - 1, min(PROBED, len(valid))).astype(int)
         return [prompts.prompt(valid.history(int(place))) for place in places]
 
-    thinker = TorchThinker(backbone.settle(), probe, opening=prompts.opening)
+    thinker = TorchThinker(backbone.settle("inductor" if compiled else None), probe, opening=prompts.opening)
     ground = Ground(thinker, place.engines, described["fingerprint"], some_prompts)
     chosen = choose_engine(engine, ground, notice)
     notice(f"engine: {chosen.reason}")
