@@ -1,4 +1,4 @@
-"""Writes the tables of README.md and docs/results.md from the committed results.
+"""Writes the tables of README.md, docs/results.md and docs/performance.md from the committed results.
 
 python benchmarks/tables.py            # rewrites the marked blocks
 python benchmarks/tables.py --check    # exit code 1 where a block is not what the results say
@@ -7,37 +7,22 @@ python benchmarks/tables.py --check    # exit code 1 where a block is not what t
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
+import speed_tables
 from claims import claims, figure
 from l2d.compare.report.reading import Row
-from origin import RESULTS, ROOT
-
-Record = dict[str, Any]
+from origin import ROOT
+from written import Record, read, table
 
 SETS = {"amazon-cds": "Amazon CDs", "amazon-games": "Amazon Games", "amazon-beauty": "Amazon Beauty"}
-
-
-def read(name: str) -> Record | None:
-    """A result file, if it is there."""
-    path = RESULTS / f"{name}.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def recorded(kind: str) -> dict[str, Record]:
     """The results of one kind by data set, as far as they are there."""
     return {name: record for name in SETS if (record := read(f"{kind}-{name}"))}
-
-
-def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A Markdown table."""
-    lines = [list(headings), *map(list, rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def quality() -> str:
@@ -306,6 +291,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "auto": auto,
     "robustness": robustness,
     "prepare-memory": prepare_memory,
+    **speed_tables.BLOCKS,
 }
 """What stands between <!-- results:NAME --> and <!-- /results:NAME -->."""
 
@@ -324,7 +310,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = []
-    for path in (ROOT / "README.md", ROOT / "docs" / "results.md"):
+    for path in (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "performance.md"):
         before = path.read_text(encoding="utf-8")
         after = rewritten(before)
         if after != before:

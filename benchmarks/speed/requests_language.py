@@ -65,7 +65,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     else:
         backbone = turns.shaped(options.backbone, data.catalog.titles)
         prompts = Prompts.compile(COMPACT, backbone.tokenizer, data.catalog)
-        thinker = TorchThinker(backbone, probe_packing(backbone, longest=prompts.max_tokens))
+        probe = probe_packing(backbone, longest=prompts.max_tokens)
+        thinker = TorchThinker(backbone.settle(), probe, opening=prompts.opening)
         decoders = random_memory(data, backbone.width)
         decoders["beam"] = Beam(backbone, prompts, data.catalog, probe=thinker.probe)
     decoders["generate"] = Generate(backbone, prompts, len(data.catalog), beams=K)

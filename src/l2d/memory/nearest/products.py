@@ -78,8 +78,9 @@ class Factors:
             norms * (kind.points + kind.products + summed) + np.sqrt(np.einsum("ij,ij->i", missed, missed))
         )
         self.least = 2.0**-24 / self._shift[:, 0] if self._vector else np.zeros(len(vectors))
-        self._wide = torch.empty((max(1, CELLS // max(1, vectors.shape[1])), vectors.shape[1]))
-        self._narrow = self._wide if self._type == self._wide.dtype else self._wide.to(self._type)
+        room = (0 if self._vector else max(1, CELLS // max(1, vectors.shape[1])), vectors.shape[1])
+        self._wide = torch.empty(room)
+        self._narrow = self._wide if self._type == self._wide.dtype else torch.empty(room, dtype=self._type)
 
     def __call__(self, points: NDArray[np.float16]) -> NDArray[np.float32]:
         """Products with some points. (n, width) -> (requests, n).
