@@ -22,8 +22,8 @@ class Reader:
         base: the model.
         attention: name of its attention implementation.
         window: tokens that its sliding-window layers see, or None.
-        settled: whether the weights stay as they are from here on. Then linear layers of such shapes as the CPU
-            multiplies faster with reordered weights get a copy of theirs.
+        settled: whether the weights stay as they are from here on. Then large linear layers on a CPU get a reordered
+            copy of theirs, which is multiplied faster.
         compiler: a backend of `torch.compile`, for processes that live long enough for its minute of compiling at the
             first prompts to pay; it arranges weights itself. On a GPU the calls become CUDA graphs.
     """
@@ -32,7 +32,7 @@ class Reader:
         self, base: nn.Module, attention: str, window: int | None, *, settled: bool, compiler: str | None = None
     ) -> None:
         self.short = can_read_short(base, attention, window)
-        self._base: Any = _shadow(base, _Reordering() if settled and compiler is None else _same)
+        self._base: Any = _shadow(base, _reordered if settled and compiler is None else _same)
         if self.short:
             *others, last = self._base.layers  # type: ignore[misc]
             self._base._modules["layers"] = nn.ModuleList([*others, ReadingLayer(last)])
@@ -61,16 +61,5 @@ def _same(module: nn.Module) -> nn.Module:
     return module
 
 
-class _Reordering:
-    """Reorders the linear layers of shapes that gain by it; one trial per shape."""
-
-    def __init__(self) -> None:
-        self._pays: dict[tuple[int, int], bool] = {}
-
-    def __call__(self, module: nn.Module) -> nn.Module:
-        if type(module) is not nn.Linear:
-            return module
-        shape = (module.in_features, module.out_features)
-        if shape not in self._pays:
-            self._pays[shape] = reordering_pays(module)
-        return ReorderedLinear(module) if self._pays[shape] else module
+def _reordered(module: nn.Module) -> nn.Module:
+    return ReorderedLinear(module) if type(module) is nn.Linear and reordering_pays(module) else module
