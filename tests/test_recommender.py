@@ -22,6 +22,7 @@ from l2d.recommender import Recommender, RecommendRequest
 from l2d.recommender.making import ranking_score, sample_users
 from l2d.run import Run
 from l2d.sources.demo import demo_world
+from l2d.thoughts import TorchThinker
 from l2d.tuning import TuningConfig, TuningPlan
 
 QUICK = TuningConfig(epochs=1, tokens_per_batch=512, pack_tokens=128, evaluations=1, learning_rate=3e-3)
@@ -336,3 +337,15 @@ def test_an_index_is_used_when_asked_for_and_its_share_is_said(
     exactly = Recommender.load(run.path, notice=said.append)
     exactly.decoder("vote")
     assert "indexed" not in exactly.entries.__dict__
+
+
+def test_a_user_who_comes_back_gets_the_same_list_from_what_is_known(run: Recommender) -> None:
+    opened = Recommender.load(run.path, reuse_bytes=1 << 24)
+    assert isinstance(opened.thinker, TorchThinker)
+    history = opened.user_history(opened.dataset.interactions.user_ids[0])[:6]
+    for length in range(2, len(history) + 1):
+        ours, theirs = (each.recommend(history[:length], decoder="global") for each in (opened, run))
+        assert [item.item_id for item in ours] == [item.item_id for item in theirs]
+        assert [item.score for item in ours] == pytest.approx([item.score for item in theirs], rel=1e-3)
+    assert len(opened.thinker._former) == 1, "each prompt took the place of the one it goes on from"
+    assert not len(run.thinker._former)  # type: ignore[attr-defined]

@@ -311,7 +311,9 @@ PROBED = 8
 """Validation prompts that an engine is compared and timed on."""
 
 
-def open_parts(place: Run, *, device: str, verify: bool, engine: str, compiled: bool = False, notice: Notice) -> Parts:
+def open_parts(
+    place: Run, *, device: str, verify: bool, engine: str, compiled: bool, reuse_bytes: int, notice: Notice
+) -> Parts:
     """See `Recommender.load`."""
     check_engine(engine)
     manifest = place.read_manifest()
@@ -334,7 +336,8 @@ def open_parts(place: Run, *, device: str, verify: bool, engine: str, compiled: 
         places = np.linspace(0, len(valid) - 1, min(PROBED, len(valid))).astype(int)
         return [prompts.prompt(valid.history(int(place))) for place in places]
 
-    thinker = TorchThinker(backbone.settle("inductor" if compiled else None), probe, opening=prompts.opening)
+    settled = backbone.settle("inductor" if compiled else None)
+    thinker = TorchThinker(settled, probe, opening=prompts.opening, reuse_bytes=reuse_bytes)
     ground = Ground(thinker, place.engines, described["fingerprint"], some_prompts)
     chosen = choose_engine(engine, ground, notice)
     notice(f"engine: {chosen.reason}")
