@@ -31,7 +31,7 @@ TITLE = 2.0
 TRIED: Mapping[str, tuple[float | None, ...]] = {
     name: values for name, values in GRID.items() if name not in ("shrinkage", "text")
 }
-"""What is tried for each constant; the defaults of the two others were near the best on every set that was measured."""
+"""What is tried for each constant; the two others gave auto at most .0009 of NDCG@10 and keep their defaults."""
 
 INGREDIENTS: Mapping[str, Mapping[str, float | None]] = {
     name.replace("counts", "links"): off for name, off in WITHOUT.items()
