@@ -3,9 +3,11 @@
     python benchmarks/auto.py amazon-cds --run runs/amazon-cds               # validation; calibrates the run if need be
     python benchmarks/auto.py amazon-cds --run runs/amazon-cds --split test  # once, when everything is chosen
     python benchmarks/auto.py amazon-cds --run runs/amazon-cds --split test --beam 1000   # beam search on so many users
+    python benchmarks/auto.py amazon-cds --run runs/amazon-cds --add recall  # one more row; the others stay as they are
 
-Rows: auto; its thought alone and its counts alone; global, vote, co-occurrence. Each is compared with auto on the same
-users (paired bootstrap). On the sets of `EXCLUDE_SEEN` that is done a second time without the items of the histories.
+Rows: auto; recall, which reads no counts; auto's thought alone and its counts alone; global, vote, co-occurrence. Each
+is compared with auto on the same users (paired bootstrap). On the sets of `EXCLUDE_SEEN` that is done a second time
+without the items of the histories.
 
 Cold items, on the same split: a tenth of the items is withheld, which means that no entry of the memory and no count
 knows them (the backbone has read their titles in tuning); auto, with the constants of the whole run, is asked again.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,9 @@ from opponents import EXCLUDE_SEEN
 from origin import RESULTS, origin
 
 LENGTH, WITHHELD = 50, 0.1
-ROWS = ("auto", "thought", "counts", "global", "vote", "cooccurrence")
+SAME = 5e-4
+"""A figure that differs by less is the same: a user or two whose near ties fall otherwise on another machine."""
+ROWS = ("auto", "recall", "thought", "counts", "global", "vote", "cooccurrence")
 METRICS = ("hr@10", "ndcg@10", "hr@20", "hr@50")
 SLICES = ("later", "same_time", "freq_0", "freq_1_2", "freq_3_5", "freq_6_more", "repeat", "new")
 
@@ -50,12 +55,14 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True, help="a run with a memory")
     parser.add_argument("--split", default="valid", choices=("valid", "test"))
     parser.add_argument("--only", default=",".join(ROWS), help="rows, separated by commas; vote is slow on Beauty")
+    parser.add_argument("--add", metavar="ROWS", help="rows to add to a file of results, beside nothing else")
     parser.add_argument("--beam", type=int, default=0, metavar="N", help="compare with beam search on N users, only")
     options = parser.parse_args()
-    names = ["auto", *(name for name in options.only.split(",") if name != "auto")]
+    asked = (options.add or options.only).split(",")
+    names = ["auto", *(name for name in asked if name != "auto")]
     lines, made = Lines(), origin()
     run = Recommender.load(options.run)
-    if not run.calibrated:
+    if not run.calibrated or ("recall" in names and run.constants.recall is None):
         run.calibrate(progress=lines.progress)
     check_split(run, options.split, ["auto"])
     examples = run.dataset.splits[options.split]
@@ -72,10 +79,14 @@ def main() -> None:
     if options.name in EXCLUDE_SEEN:
         without = replace(requests, exclude=requests.histories)
         part["rows_without_seen"] = rows(run, names, examples, without)
+    fitted = {"calibration": run.constants.auto, "recall": run.constants.recall if "recall" in names else None}
+    record |= {key: found.to_json() for key, found in fitted.items() if found and not (options.add and key in record)}
+    if options.add:
+        add(record[options.split], part, made)
+        write_json(file, record)
+        return
     part["cold"] = cold(run, examples, requests, lines)
-    calibration = run.constants.auto
-    assert calibration is not None
-    record |= {"data": options.name, "calibration": calibration.to_json(), options.split: part | made}
+    record |= {"data": options.name, options.split: part | made}
     write_json(file, record)
     for name, row in part["rows"].items():
         low, high = row["auto_minus"]["ndcg@10"][1:]
@@ -85,6 +96,21 @@ def main() -> None:
             f"auto - it {low:+.4f} to {high:+.4f}",
         )
     print(part["cold"])
+
+
+def add(recorded: dict[str, Any], part: dict[str, Any], made: dict[str, Any]) -> None:
+    """Puts new rows after those that were recorded, each with its own origin; auto has to be what it was.
+
+    Raises:
+        SystemExit: auto's figures are others now, so that differences to it would be from two worlds.
+    """
+    for key in ("rows", "rows_without_seen"):
+        for name, row in part.get(key, {}).items():
+            if name != "auto":
+                recorded[key][name] = row | made
+                print(key, name, row["metrics"], row["auto_minus"])
+            elif any(abs(row["metrics"][metric] - recorded[key][name]["metrics"][metric]) > SAME for metric in METRICS):
+                sys.exit(f"auto is not what was recorded: {row['metrics']} instead of {recorded[key][name]['metrics']}")
 
 
 def rows(run: Recommender, names: list[str], examples: Examples, requests: Requests) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What does auto add to the time of a request? The prefill of a backbone alone, and with global or auto behind it.
+"""What do auto and recall add to the time of a request? A backbone's prefill alone, and with a decoder behind it.
 
     python benchmarks/auto_time.py amazon-cds --backbone scratch:base
 
@@ -20,7 +20,7 @@ import numpy as np
 from l2d import prepare
 from l2d.artifacts import write_json
 from l2d.backbone import probe_packing, scratch_backbone
-from l2d.decode import Auto, Global, Materials, Recipe, Spread
+from l2d.decode import Auto, Global, Materials, Recall, Recipe, Spread, recalled
 from l2d.evidence import Evidence
 from l2d.latency import in_turn
 from l2d.memory import Entries, aggregate
@@ -52,7 +52,8 @@ def main() -> None:
     entries = Entries(thoughts, train.target, train.user, train.timestamp, np.arange(len(train)), users)
     items = aggregate(entries, len(catalog))
     materials = Materials(Evidence.learn(train, len(catalog)), entries, items, Spread.of(entries, items), items.vectors)
-    decoders = (Global(items), Auto(materials, Recipe(half_life=60.0, newcomer=1.0)))
+    recipe = Recipe(half_life=60.0, newcomer=1.0)
+    decoders = (Global(items), Auto(materials, recipe), Recall(recalled(materials, items.vectors), recipe))
 
     def think(history: Rows) -> Requests:
         return Requests([history], thinker.think([prompts.prompt(history)]))

@@ -73,7 +73,9 @@ def overview() -> str:
         rows.append([decoder, *(_pair(m) for m in cells)])
     judged = [record.get("test") for record in (read(f"auto-{name}") or {} for name in records)]
     if any(judged):
-        rows.insert(3, ["auto", *(_pair(part["rows"]["auto"]["metrics"]) if part else "" for part in judged)])
+        for place, name in enumerate(("auto", "recall"), start=3):
+            found = [(part or {"rows": {}})["rows"].get(name) for part in judged]
+            rows.insert(place, [name, *(_pair(row["metrics"]) if row else "" for row in found)])
     return table(["test HR@10 / NDCG@10", *(SETS[name] for name in records)], rows)
 
 
@@ -184,21 +186,9 @@ def _auto(name: str, record: Record) -> str:
             for row in record[splits[0]][key]
         ]  # fmt: skip
         parts.append(table(headings, rows))
-    fitted, ndcg = record["calibration"]["recipe"], record["calibration"]["ndcg"]
-    constants = ", ".join(f"{key} {'none' if value is None else f'{value:g}'}" for key, value in fitted.items())
-    parts.append(
-        _wrapped(
-            f"Fitted: {constants}. Constants fitted on half of the users reach NDCG@10 "
-            f"{figure(record['calibration']['held_out'])} on the other half."
-        )
-    )
-    whole = ndcg["auto"]
-    parts.append(
-        table(
-            ["fitting sample", "NDCG@10", "difference"],
-            [[row, figure(value), "" if row == "auto" else f"{value - whole:+.4f}"] for row, value in ndcg.items()],
-        )
-    )
+    parts += [
+        part for key, name in (("calibration", "auto"), ("recall", "recall")) for part in _fitted(record, key, name)
+    ]
     beams = [[split, metric.upper(), figure(one["auto"]), figure(one["beam"]),
               "{:+.4f} to {:+.4f}".format(*one["interval"]), f"{one['p']:.4f}"]
              for split in splits if f"{split}-beam" in record
@@ -230,6 +220,22 @@ def _auto(name: str, record: Record) -> str:
         )
     )
     return "\n\n".join(parts)
+
+
+def _fitted(record: Record, key: str, decoder: str) -> list[str]:
+    """The constants of a decoder, and what it loses without each of its ingredients."""
+    if key not in record:
+        return []
+    recipe, ndcg = record[key]["recipe"], record[key]["ndcg"]
+    constants = ", ".join(f"{name} {'none' if value is None else f'{value:g}'}" for name, value in recipe.items())
+    told = _wrapped(
+        f"Fitted for {decoder}: {constants}. Constants fitted on half of the users reach NDCG@10 "
+        f"{figure(record[key]['held_out'])} on the other half."
+    )
+    lost = [
+        [row, figure(value), "" if row == decoder else f"{value - ndcg[decoder]:+.4f}"] for row, value in ndcg.items()
+    ]
+    return [told, table(["fitting sample", "NDCG@10", "difference"], lost)]
 
 
 def _reached(row: Record) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from l2d.catalog import Catalog
+from l2d.decode import Recipe
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, DataError
 from l2d.prompts import COMPACT, Prompts
 from l2d.ranking import Requests
@@ -113,8 +114,27 @@ def test_old_lists_change_only_by_the_new_items(copy: Path) -> None:
 def test_a_new_item_may_stand_in_a_history(copy: Path) -> None:
     opened = Recommender.load(copy, device="cpu")
     opened.add_items(NEW)
-    for decoder in ("auto", "vote", "beam", "cooccurrence"):
+    for decoder in ("auto", "recall", "vote", "beam", "cooccurrence"):
         assert len(opened.recommend(["900001", opened.catalog.titles[0]], k=3, decoder=decoder)) == 3
+
+
+def test_after_a_new_item_stands_its_own_thought_and_links_lead_to_old_items(copy: Path) -> None:
+    opened = Recommender.load(copy, device="cpu")
+    size = len(opened.catalog)
+    before = opened.recall.materials.evidence.cooccurrence
+    opened.add_items(NEW)
+    for run in (opened, Recommender.load(copy, device="cpu")):
+        links = run.recall.materials.evidence.cooccurrence
+        assert links.items == size + 2
+        alone = run.thoughts([np.array([row], np.int32) for row in (size, size + 1)])
+        said = run.auto.materials.classes(Recipe()).probabilities(alone)
+        for row, line in zip((size, size + 1), said, strict=True):
+            targets, weights = links.of(row)
+            assert len(targets) and (targets < size).all()
+            np.testing.assert_allclose(weights, line[targets], rtol=1e-4)
+        for row in range(size):
+            for old, new in zip(before.of(row), links.of(row), strict=True):
+                np.testing.assert_array_equal(new, old)
 
 
 def test_known_items_are_skipped_and_other_titles_refused(copy: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from auto import METRICS as JUDGED
+from auto import add
 from claims import claims
 from generate import Generate
 from l2d.costs import Meter
@@ -121,3 +123,18 @@ def test_the_spread_over_seeds_is_mean_and_sample_deviation() -> None:
             assert made[name][metric]["deviation"] == pytest.approx(statistics.stdev(values.values()))
             assert made[name][metric]["values"] == list(values.values())
     assert spread({0: found[0]})["global"]["hr@10"]["deviation"] == 0.0
+
+
+def test_a_row_is_added_beside_what_was_recorded_and_only_if_auto_is_what_it_was() -> None:
+    def row(value: float) -> dict[str, Any]:
+        return {"metrics": dict.fromkeys(JUDGED, value), "auto_minus": {}}
+
+    recorded = {"rows": {"auto": row(0.2), "vote": row(0.1)}, "rows_without_seen": {"auto": row(0.3)}, "users": 5}
+    part = {"rows": {"auto": row(0.2001), "recall": row(0.15)}, "rows_without_seen": {"auto": row(0.3)}}
+    add(recorded, part, {"commit": "abc"})
+    assert recorded == {
+        "rows": {"auto": row(0.2), "vote": row(0.1), "recall": row(0.15) | {"commit": "abc"}},
+        "rows_without_seen": {"auto": row(0.3)}, "users": 5,
+    }  # fmt: skip
+    with pytest.raises(SystemExit, match="auto is not what was recorded"):
+        add(recorded, {"rows": {"auto": row(0.19), "recall": row(0.16)}}, {})

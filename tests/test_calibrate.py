@@ -16,13 +16,25 @@ import pytest
 
 from l2d.artifacts import read_arrays, write_arrays
 from l2d.backbone import scratch_backbone
-from l2d.decode import Auto, Calibration, Constants, Materials, Recipe, calibrate, enough
+from l2d.decode import (
+    Auto,
+    Calibration,
+    Constants,
+    Materials,
+    Recall,
+    Recipe,
+    after_items,
+    calibrate,
+    enough,
+    recalled,
+)
 from l2d.decode.calibrate import GRID, NEWCOMER_COST, NEWCOMERS, WITHOUT
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
 from l2d.interactions import UNKNOWN_TIME, Dataset, Examples, Interactions, Splits, split_by_time
 from l2d.memory import Entries
 from l2d.ranking import Requests
 from l2d.recommender import Recommendation, Recommender, RecommendRequest
+from l2d.run import Run
 from l2d.sources.demo import demo_world
 from planted import Planted, planted
 from shop import flipped, ok, refused
@@ -329,9 +341,73 @@ def test_auto_in_a_run_is_auto_of_its_parts(runs: Path) -> None:
     assert run.auto.materials.entries is run.entries
 
 
-def test_asking_for_auto_too_early_names_the_command(runs: Path) -> None:
-    with pytest.raises(ArtifactMissing, match="`l2d calibrate"):
-        answers(load(runs / "remembering"), "auto")
+@pytest.mark.parametrize("name", ["auto", "recall"])
+def test_asking_too_early_names_the_command(runs: Path, name: str) -> None:
+    with pytest.raises(ArtifactMissing, match=r"is not calibrated.*`l2d calibrate"):
+        answers(load(runs / "remembering"), name)
+
+
+def test_recall_in_a_run_is_recall_of_its_parts(runs: Path) -> None:
+    """From the stored thoughts after items, which are those of the training entries and of each item alone."""
+    run = load(runs / "calibrated")
+    train, fitted = run.dataset.splits.train, run.constants.recall
+    assert fitted is not None
+    alone = run.thoughts([np.array([row], np.int32) for row in range(len(run.catalog))])
+    after = after_items(run.entries, train, alone)
+    np.testing.assert_allclose(
+        read_arrays(runs / "calibrated" / "calibration.npz")["after"], after, rtol=1e-4, atol=1e-5
+    )
+    histories = run.dataset.splits.test.histories()[:12]
+    parts = recalled(run.auto.materials, after)
+    expected = Recall(parts, fitted.recipe).rank(Requests(histories, run.thoughts(histories)), 10)
+    for scores, listed in zip(expected.scores, answers(run, "recall"), strict=True):
+        np.testing.assert_allclose([item.score for item in listed], scores, rtol=1e-3)
+    assert answers(run, "recall") != answers(run, "auto")
+
+
+def test_recall_is_calibrated_by_its_own_figures(runs: Path) -> None:
+    run = load(runs / "calibrated")
+    found, valid = run.constants.recall, run.dataset.splits.valid
+    assert found is not None
+    requests = Requests(valid.histories(), run.thoughts(valid.histories()))
+    materials = run.recall.materials
+    asked = {"recall": found.recipe, "without links": replace(found.recipe, thought=1.0)}
+    for name, recipe in asked.items():
+        assert found.ndcg[name] == pytest.approx(ndcg(materials, recipe, requests, valid.target), abs=1e-9), name
+    assert found.ndcg["recall"] >= found.ndcg["start"]
+    assert not any("count" in name for name in found.ndcg)
+
+
+def test_recall_of_a_memory_that_holds_validation_too(runs: Path, tmp_path: Path) -> None:
+    """What stands after each item comes from training entries; the classes come from all of the memory."""
+    shutil.copytree(runs / "remembering", tmp_path / "run")
+    run = load(tmp_path / "run")
+    run.build_memory(through="valid", overwrite=True)
+    run.calibrate()
+    train = run.dataset.splits.train
+    alone = run.thoughts([np.array([row], np.int32) for row in range(len(run.catalog))])
+    expected = after_items(run.entries.take(np.flatnonzero(run.entries.sample < len(train))), train, alone)
+    after = read_arrays(tmp_path / "run" / "calibration.npz")["after"]
+    np.testing.assert_allclose(after, expected, rtol=1e-4, atol=1e-5)
+    assert len(run.recall.materials.entries) == len(train) + len(run.dataset.splits.valid)
+    links, parts = run.recall.materials.evidence.cooccurrence, recalled(run.auto.materials, after)
+    np.testing.assert_array_equal(links.weights, parts.evidence.cooccurrence.weights)
+    assert answers(run, "recall") == answers(load(tmp_path / "run"), "recall")
+
+
+def test_a_calibration_from_before_recall_still_answers(copy: Path) -> None:
+    """As a run that was calibrated without it: neither file knows of recall."""
+    record, arrays = json.loads((copy / "decoder.json").read_text()), read_arrays(copy / "calibration.npz")
+    del record["recall"], arrays["after"]
+    (copy / "decoder.json").write_text(json.dumps(record))
+    write_arrays(copy / "calibration.npz", arrays)
+    place = Run(copy)
+    place.record_constants(place.read_manifest())
+    run = load(copy)
+    assert answers(run) == answers(run, "auto") and run.usual == "auto"
+    assert "auto" in run.every_decoder() and "recall" not in run.every_decoder()
+    with pytest.raises(ArtifactMissing, match=r"without recall.*`l2d calibrate .*` again"):
+        answers(run, "recall")
 
 
 @pytest.mark.parametrize("name", ["decoder.json", "calibration.npz"])
@@ -356,8 +432,9 @@ def test_building_the_memory_again_drops_the_calibration(copy: Path) -> None:
     run.build_memory()
     for same in (run, load(copy)):
         assert answers(same) == answers(same, "vote")
-        with pytest.raises(ArtifactMissing, match="`l2d calibrate"):
-            answers(same, "auto")
+        for name in ("auto", "recall"):
+            with pytest.raises(ArtifactMissing, match="`l2d calibrate"):
+                answers(same, name)
 
 
 class Forbidden:
@@ -410,6 +487,9 @@ def test_the_command_says_what_every_ingredient_gives(runs: Path) -> None:
         line = ["without", *name.split(), f"{judged:.4f}", f"{judged - found.ndcg['auto']:+.4f}"]
         assert line in said
     assert any(f"{found.held_out:.4f}" in words and f"{found.requests:,}" in words for words in said)
+    other = load(runs / "calibrated").constants.recall
+    assert other is not None
+    assert any("recall," in words and f"{other.held_out:.4f}" in words for words in said)
 
 
 def test_the_command_needs_a_memory_and_a_run(runs: Path, tmp_path: Path) -> None:

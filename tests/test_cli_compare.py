@@ -32,7 +32,7 @@ def whole(own: Path) -> tuple[dict[str, Any], str, str]:
 
 def test_nothing_chosen_is_every_decoder_by_its_kind(whole: tuple[dict[str, Any], str, str]) -> None:
     record, table, report = whole
-    fitted = {name: kind for name, kind in DECODERS.items() if name != "auto"}  # the run is not calibrated
+    fitted = {name: kind for name, kind in DECODERS.items() if name not in ("auto", "recall")}  # not calibrated
     assert {name: row["kind"] for name, row in record["rows"].items()} == fitted
     assert record["split"] == "test"
     assert (record["sample_users"], record["against"]) == (6, "global")

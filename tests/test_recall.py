@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from l2d.decode import Auto, Materials, Recall, Recipe, after_items, recalled
+from l2d.decode import Auto, Materials, Recall, Recipe, Spread, TitleMap, after_items, calibrate_recall, recalled
 from l2d.errors import ConfigError
+from l2d.evidence import Evidence
 from l2d.interactions import Examples, Interactions
 from l2d.memory import Entries, aggregate
+from l2d.testing import check_decoder, toy_world
 from plain_auto import PlainAuto, plain_both_ways, plain_probabilities
 from planted import Planted, planted
 
@@ -149,3 +151,34 @@ def test_recall_is_auto_on_other_materials() -> None:
     ranked = [kind(materials, RECIPES[0]).rank(made.requests, 10) for kind in (Auto, Recall)]
     np.testing.assert_array_equal(ranked[0].rows, ranked[1].rows)
     assert Recall.name == "recall"
+
+
+@pytest.mark.parametrize("recipe", [Recipe(repeat=0.01, repeat_last=0.01), Recipe(0.9, repeat=0.01, repeat_last=0.01)])
+def test_recall_keeps_the_contract_and_finds_the_withheld_item(recipe: Recipe) -> None:
+    world = toy_world()
+    train = world.dataset.splits.train
+    thoughts = world.thinker.think([world.prompts.prompt(history) for history in train.histories()])
+    entries = entries_of(train, thoughts, list(range(len(train))))
+    items = aggregate(entries, world.items)
+    alone = world.thinker.think([world.prompts.prompt(np.array([row], np.int32)) for row in range(world.items)])
+    evidence = Evidence.learn(train, world.items)
+    materials = Materials(evidence, entries, items, Spread.of(entries, items), TitleMap.fit(alone, items)(alone))
+    recall = Recall(recalled(materials, after_items(entries, train, alone)), recipe)
+    check_decoder(recall, world.requests(), world.items, targets=world.targets, tolerance=1e-6)
+
+
+def test_a_calibration_says_what_each_ingredient_gives_and_leaves_two_constants_alone() -> None:
+    made, after = world()
+    steps: list[tuple[int, int]] = []
+    found = calibrate_recall(
+        made.materials, after, made.requests, made.targets, made.users, progress=lambda *step: steps.append(step)
+    )
+    assert (found.recipe.shrinkage, found.recipe.text) == (Recipe().shrinkage, Recipe().text)
+    materials, (thought, links) = recalled(made.materials, after), (found.recipe, replace(found.recipe, thought=0.0))
+    for name, recipe in {"recall": thought, "without thought": links}.items():
+        listed = Recall(materials, recipe).rank(made.requests, 10).rows == made.targets[:, None]
+        gains = (listed / np.log2(np.arange(10) + 2)).sum(axis=1)
+        assert found.ndcg[name] == pytest.approx(gains.mean(), abs=1e-12)
+    assert found.ndcg["recall"] >= found.ndcg["start"]
+    assert {"without links", "without links backwards", "without damped links"} < found.ndcg.keys()
+    assert steps[-1][0] == steps[-1][1]

@@ -66,7 +66,7 @@ class Run:
 
     @property
     def calibration(self) -> Path:
-        """What auto measured beside its constants: the scatter of thoughts, and vectors of titles."""
+        """What auto and recall keep beside their constants: scatter, vectors of titles, thoughts after items."""
         return self.path / "calibration.npz"
 
     @property

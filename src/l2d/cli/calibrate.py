@@ -1,4 +1,4 @@
-"""`l2d calibrate`: constants of auto, and what each ingredient gives."""
+"""`l2d calibrate`: constants of auto and recall, and what each ingredient of auto gives."""
 
 from __future__ import annotations
 
@@ -25,18 +25,21 @@ def calibrate(
     device: Device = "auto",
     engine: Engine = "auto",
 ) -> None:
-    """Fit the decoder auto on the validation split: thought and counts, and what each adds. Takes minutes."""
+    """Fit the decoders auto (thought and counts) and recall (thought alone) on the validation split. Takes minutes."""
     from l2d.recommender import Recommender
 
     with Stages() as stages:
         opened = Recommender.load(run, device=device, engine=engine, notice=stages.notice)
         found = opened.calibrate(seed=seed, progress=stages)
     show(found)
+    other = opened.constants.recall
+    assert other is not None
+    say(f"recall, without counts: NDCG@10 {other.ndcg['recall']:.4f}; judged on the other half: {other.held_out:.4f}")
     say(f"auto answers now where no decoder is named: l2d recommend {run} --history TITLE")
 
 
 def show(found: Calibration) -> None:
-    """Prints the constants and what each ingredient gives."""
+    """Prints the constants of auto and what each ingredient gives."""
     constants = ((name, "none" if value is None else f"{value:g}") for name, value in asdict(found.recipe).items())
     table(("constant", "fitted"), constants, left=(0,))
     whole = found.ndcg["auto"]

@@ -41,5 +41,7 @@ MaxTitleTokens = Annotated[int, typer.Option(min=1, metavar="N", help="Cut longe
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Of the sample of users and the intervals.")]
 ExcludeSeen = Annotated[bool, typer.Option("--exclude-seen", help="Leave the history's own items out.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures as JSON, too.")]
-Decoders = "`global`, `local`, `vote` or an opponent by its name in `l2d compare`: `beam`, `sasrec`, ..."
+Decoders = (
+    "`global`, `local`, `vote`, `auto`, `recall` or an opponent by its name in `l2d compare`: `beam`, `sasrec`, ..."
+)
 """What `--decoder` accepts, for help texts."""

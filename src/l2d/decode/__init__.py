@@ -7,7 +7,7 @@ from l2d.decode.calibrate import Calibration, calibrate, enough
 from l2d.decode.classes import Spread, TitleMap
 from l2d.decode.fit import Constants, fit
 from l2d.decode.latent import Global, Local, Vote
-from l2d.decode.recall import Recall, after_items, recalled
+from l2d.decode.recall import Recall, after_items, calibrate_recall, recalled
 
 __all__ = [
     "Auto",
@@ -23,6 +23,7 @@ __all__ = [
     "Vote",
     "after_items",
     "calibrate",
+    "calibrate_recall",
     "enough",
     "fit",
     "recalled",

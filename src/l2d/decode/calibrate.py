@@ -1,4 +1,4 @@
-"""Chooses the constants of auto on validation, and says what each of its ingredients gives."""
+"""Chooses the constants of auto or recall on validation, and says what each of their ingredients gives."""
 
 from __future__ import annotations
 
@@ -84,12 +84,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Calibration:
-    """What validation chose for auto.
+    """What validation chose for auto or recall.
 
     Args:
         recipe: the constants.
         requests: validation requests it was chosen on.
-        ndcg: NDCG@10 on them: of `auto`, of `auto` without each ingredient in turn, and of `start`.
+        ndcg: NDCG@10 on them: of `auto` (or `recall`), of the same without each ingredient in turn, and of `start`.
         held_out: NDCG@10 of constants chosen on one half of the users and judged on the other.
         warm: with some items withheld, NDCG@10 over other targets with entries, by what is given to a newcomer.
         cold: HR@50 over the withheld targets, likewise; a little too high, since the title map has seen them.
@@ -130,6 +130,8 @@ def calibrate(
     users: NDArray[np.integer[Any]],
     *,
     grid: Mapping[str, tuple[float | None, ...]] = GRID,
+    name: str = "auto",
+    without: Mapping[str, Mapping[str, float | None]] = WITHOUT,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Calibration:
@@ -141,6 +143,8 @@ def calibrate(
         targets: the row that came next. Shape: (requests,).
         users: whose requests they are; halves for the held-out figure are drawn by user. Shape: (requests,).
         grid: what to try.
+        name: of the decoder, in the figures.
+        without: its ingredients, and the constants that take each out.
         seed: of the halves, and of the items that are withheld.
         progress: called with steps (done, total).
 
@@ -152,14 +156,14 @@ def calibrate(
     timed = bool((materials.entries.timestamp != UNKNOWN_TIME).all()) and bool(np.ptp(materials.entries.timestamp))
     idle = set() if timed else {"half_life"}
     idle |= set() if materials.text is not None else {"text"}
-    grid = {name: values for name, values in grid.items() if name not in idle}
+    grid = {constant: values for constant, values in grid.items() if constant not in idle}
     start = Recipe() if materials.text is not None else Recipe(text=0.0)
 
     distinct = np.unique(users)
     drawn = np.random.default_rng(seed).permutation(distinct)[: len(distinct) // 2]
     half = np.isin(users, drawn)
     parts = [np.flatnonzero(half), np.flatnonzero(~half)] if half.any() and not half.all() else []
-    steps = (1 + len(grid) * ROUNDS) * (1 + len(parts)) + len(NEWCOMERS) + len(WITHOUT)
+    steps = (1 + len(grid) * ROUNDS) * (1 + len(parts)) + len(NEWCOMERS) + len(without)
     done = 0
 
     def step() -> None:
@@ -176,9 +180,9 @@ def calibrate(
     recipe = _ascend(trial, start, grid, step)
     warm, cold, given = _newcomers(materials, recipe, requests, targets, seed, step)
     recipe = replace(recipe, newcomer=given)
-    ndcg = {"auto": trial.ndcg(recipe), "start": trial.ndcg(start)}
-    for name, off in WITHOUT.items():
-        ndcg[f"without {name}"] = trial.ndcg(replace(recipe, **off))  # type: ignore[arg-type]  # names of floats
+    ndcg = {name: trial.ndcg(recipe), "start": trial.ndcg(start)}
+    for ingredient, off in without.items():
+        ndcg[f"without {ingredient}"] = trial.ndcg(replace(recipe, **off))  # type: ignore[arg-type]  # names of floats
         step()
     if progress is not None:
         progress(steps, steps)  # an ascent seldom needs all of its rounds

@@ -38,6 +38,7 @@ class Constants:
         grid: NDCG@10 of everything tried: {"decoder", "neighbours", "multiple", "temperature", "ndcg@10"}, None
             where a decoder has no such constant.
         auto: what `calibrate` chose; None before.
+        recall: likewise for recall; None also where it was calibrated before there was a recall.
     """
 
     local_neighbours: int
@@ -46,6 +47,7 @@ class Constants:
     requests: int
     grid: tuple[Mapping[str, Any], ...]
     auto: Calibration | None = None
+    recall: Calibration | None = None
 
     def local(self, entries: Entries, items: ItemVectors) -> Local:
         """The local decoder with these constants."""
@@ -72,7 +74,7 @@ class Constants:
             return cls(
                 int(record["local_neighbours"]), int(record["vote_neighbours"]), float(record["vote_temperature"]),
                 int(record["requests"]), tuple(record["grid"]),
-                None if record.get("auto") is None else Calibration.of(record["auto"]),
+                *(None if record.get(name) is None else Calibration.of(record[name]) for name in ("auto", "recall")),
             )  # fmt: skip
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             raise ArtifactCorrupt(

@@ -7,22 +7,37 @@ latent space and not from counts. auto reads them as it reads counts, so that a 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from l2d.decode.auto import Auto, Materials, Recipe
+from l2d.decode.calibrate import GRID, WITHOUT, Calibration, calibrate
 from l2d.errors import ConfigError
 from l2d.evidence import Evidence, Links, blocks
 from l2d.interactions import Examples
 from l2d.memory import Entries, run_sums
+from l2d.ranking import Requests, Rows, top_k
 
 MOST = 200
 """Links kept from each item: the most probable ones."""
 
 TITLE = 2.0
 """Thoughts after longer histories that the thought of the item alone is worth."""
+
+TRIED: Mapping[str, tuple[float | None, ...]] = {
+    name: values for name, values in GRID.items() if name not in ("shrinkage", "text")
+}
+"""What is tried for each constant. Shrinkage was fitted as 3, 3 and 1 for thoughts alone on three sets, and a title's
+weight is worth least of all: both keep their defaults, nine values less to try in every round."""
+
+INGREDIENTS: Mapping[str, Mapping[str, float | None]] = {
+    name.replace("counts", "links"): off for name, off in WITHOUT.items()
+}
+"""Each ingredient, and the constants that take it out."""
 
 
 def after_items(
@@ -74,9 +89,8 @@ def recalled(
     targets, weights = [], []
     for block in blocks(items, items):
         said = classes.probabilities(after[block])
-        # A stable order: equal probabilities go to the smaller row.
-        best = np.sort(np.argsort(-said, axis=1, kind="stable")[:, :kept], axis=1)
-        targets.append(best.astype(np.int32))
+        best = np.sort(top_k(said, kept).rows, axis=1)
+        targets.append(best)
         weights.append(np.take_along_axis(said, best, axis=1).astype(np.float64))
     target, weight = np.concatenate(targets), np.concatenate(weights)
     positive = weight > 0
@@ -89,3 +103,30 @@ class Recall(Auto):
     """auto on the materials of `recalled`: ranks by the thought and by what the history's items bring to mind."""
 
     name = "recall"
+
+
+def calibrate_recall(
+    materials: Materials,
+    after: NDArray[np.float32],
+    requests: Requests,
+    targets: Rows,
+    users: NDArray[np.integer[Any]],
+    *,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Calibration:
+    """Chooses the constants of recall as `calibrate` does those of auto; arguments and errors as there.
+
+    Args:
+        materials: as for auto; `recalled` is made of them.
+        after: the thought after each item, see `after_items`. Shape: (items, width).
+        requests: validation requests with thoughts.
+        targets: the row that came next. Shape: (requests,).
+        users: whose requests they are. Shape: (requests,).
+        seed: of the halves, and of the items that are withheld.
+        progress: called with steps (done, total).
+    """
+    return calibrate(
+        recalled(materials, after), requests, targets, users,
+        grid=TRIED, name=Recall.name, without=INGREDIENTS, seed=seed, progress=progress,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""auto of a run: its materials, and the constants that validation chooses."""
+"""auto and recall of a run: what they are made of, and the constants that validation chooses."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2d.artifacts import read_arrays, sha256_file, write_arrays
-from l2d.decode import Calibration, Materials, Spread, TitleMap, calibrate, enough
+from l2d.decode import (
+    Calibration,
+    Materials,
+    Recall,
+    Spread,
+    TitleMap,
+    after_items,
+    calibrate,
+    calibrate_recall,
+    enough,
+    recalled,
+)
 from l2d.errors import ArtifactCorrupt, ArtifactMissing
 from l2d.memory import aggregate
-from l2d.recommender.making import StageProgress, sample_users
+from l2d.recommender.making import StageProgress, sample_users, silent
 
 if TYPE_CHECKING:
     from l2d.recommender.opening import OpenRun
@@ -23,7 +34,7 @@ TITLE_MAP = ("mean", "scale", "weight", "bias")
 
 
 def calibrate_run(run: OpenRun, *, seed: int, progress: StageProgress) -> Calibration:
-    """Fits auto on validation, from the training entries of the memory alone; never reads the test split."""
+    """Fits auto and recall on validation, from training entries alone; never reads the test split. Returns auto's."""
     constants = run.constants
     entries, catalog = run.train_entries, run.catalog
     items = aggregate(entries, len(catalog))
@@ -33,15 +44,16 @@ def calibrate_run(run: OpenRun, *, seed: int, progress: StageProgress) -> Calibr
     some = enough(len(run.dataset.splits.valid), len(catalog))
     valid = sample_users(run.dataset.splits.valid, some, np.random.default_rng([seed, 31]))
     requests = run.requests(valid.histories(), think=True)
-    found = calibrate(
-        materials, requests, valid.target, valid.user, seed=seed, progress=partial(progress, "calibrating")
-    )
+    asked = (requests, valid.target, valid.user)
+    found = calibrate(materials, *asked, seed=seed, progress=partial(progress, "calibrating"))
+    after = after_items(entries, run.dataset.splits.train, titles)
+    other = calibrate_recall(materials, after, *asked, seed=seed, progress=partial(progress, "calibrating recall"))
     assert materials.text is not None
-    arrays = {"text": materials.text}
+    arrays = {"text": materials.text, "after": after}
     arrays |= {f"spread_{part}": getattr(materials.spread, part) for part in SPREAD}
     arrays |= {f"titles_{part}": getattr(title_map, part) for part in TITLE_MAP}
     write_arrays(run.run.calibration, arrays)
-    replace(constants, auto=found).save(run.run.constants)
+    replace(constants, auto=found, recall=other).save(run.run.constants)
     run.manifest = run.run.record_constants(run.manifest)
     return found
 
@@ -60,6 +72,23 @@ def open_materials(run: OpenRun) -> Materials:
     if later:
         text = np.concatenate([text, np.array(run.added["vector"].to_list()[-later:], dtype=np.float32)])
     return Materials(run.evidence, run.entries, run.item_vectors, spread, text)
+
+
+def open_recall(run: OpenRun) -> Recall:
+    """The decoder recall; after an item that was added later stands the thought of that item alone.
+
+    Raises:
+        ArtifactMissing: not calibrated yet, or before there was a recall.
+        ArtifactCorrupt: `calibration.npz` changed.
+    """
+    fitted, arrays = run.constants.recall, _arrays(run)
+    if fitted is None:
+        raise ArtifactMissing(f"{run.path} was calibrated without recall", cure=f"run `l2d calibrate {run.path}` again")
+    after = arrays["after"]
+    if len(after) < len(run.catalog):
+        alone = title_thoughts(run, range(len(after), len(run.catalog)), partial(silent, "reading titles"))
+        after = np.concatenate([after, alone])
+    return Recall(recalled(run.auto.materials, after), fitted.recipe)
 
 
 def open_title_map(run: OpenRun) -> TitleMap:

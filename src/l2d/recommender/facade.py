@@ -187,7 +187,7 @@ class Recommender(OpenRun):
         """
         calibrated = self.run.constants.is_file() and self.run.calibration.is_file()
         remember(self, through=through, dtype=dtype, overwrite=overwrite, progress=progress)
-        for name in ("memory", "entries", "train_entries", "item_vectors", "constants", "auto"):
+        for name in ("memory", "entries", "train_entries", "item_vectors", "constants", "auto", "recall"):
             self.__dict__.pop(name, None)
         self._opponents.clear()
         fit_constants(self, progress)
@@ -198,21 +198,24 @@ class Recommender(OpenRun):
         )
         notice(f"fitted on validation: local M = {local}; vote M = {vote}, tau = {tau:.3g}")
         if calibrated:
-            notice(f"auto has to be fitted to it again: l2d calibrate {self.path}")
+            notice(f"auto and recall have to be fitted to it again: l2d calibrate {self.path}")
         return self.memory_info()
 
     def calibrate(self, *, seed: int = 0, progress: StageProgress = silent) -> Calibration:
-        """Fits auto on validation and makes it the decoder that answers where none is named.
+        """Fits auto and recall on validation and makes auto the decoder that answers where none is named.
 
         Args:
             seed: of the validation sample and of the halves that the held-out figure is made with.
             progress: called with (stage, done, total).
 
+        Returns:
+            What was chosen for auto; `constants.recall` has the other.
+
         Raises:
             ArtifactMissing: no memory yet.
         """
         found = calibrate_run(self, seed=seed, progress=progress)
-        for name in ("constants", "auto"):
+        for name in ("constants", "auto", "recall"):
             self.__dict__.pop(name, None)
         return found
 

@@ -15,7 +15,7 @@ from l2d.artifacts import sha256_file
 from l2d.backbone import Backbone, MaskForm, PackProbe
 from l2d.catalog import Catalog
 from l2d.compare import Kind
-from l2d.decode import Auto, Constants, Global, Local, Vote
+from l2d.decode import Auto, Constants, Global, Local, Recall, Vote
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
 from l2d.evidence import Evidence
 from l2d.interactions import Dataset, block_start
@@ -23,7 +23,7 @@ from l2d.memory import Entries, ItemVectors, Memory, aggregate
 from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests
 from l2d.recommender.adding import read_added
-from l2d.recommender.calibrating import open_materials
+from l2d.recommender.calibrating import open_materials, open_recall
 from l2d.recommender.making import Notice, StageProgress, silent
 from l2d.recommender.opponents import Opponents
 from l2d.run import Run, check_same
@@ -34,6 +34,7 @@ DECODERS: dict[str, Kind] = {
     "local": "latent",
     "vote": "latent",
     "auto": "latent",
+    "recall": "latent",
     "beam": "language",
     "grounding": "language",
     "d3": "language",
@@ -50,7 +51,7 @@ DECODERS: dict[str, Kind] = {
 }
 """Every decoder that a run can answer with, by kind; the order is that of a comparison."""
 
-REMEMBERING = ("global", "local", "vote", "auto", "item-head")
+REMEMBERING = ("global", "local", "vote", "auto", "recall", "item-head")
 """Decoders that answer from the memory, or were trained on it."""
 
 
@@ -119,7 +120,7 @@ class OpenRun:
     def read(self, dataset: Dataset, prompts: Prompts) -> None:
         """Goes over to other data and prompts; what was made of the former ones is forgotten."""
         self.dataset, self.prompts = dataset, prompts
-        for name in ("entries", "train_entries", "item_vectors", "evidence", "auto"):
+        for name in ("entries", "train_entries", "item_vectors", "evidence", "auto", "recall"):
             self.__dict__.pop(name, None)
         self._opponents.clear()
 
@@ -205,6 +206,11 @@ class OpenRun:
         assert self.constants.auto is not None
         return Auto(materials, self.constants.auto.recipe)
 
+    @cached_property
+    def recall(self) -> Recall:
+        """The decoder recall; raises as `auto`, also where the calibration knows no recall yet."""
+        return open_recall(self)
+
     @property
     def calibrated(self) -> bool:
         """Whether auto is fitted.
@@ -220,8 +226,9 @@ class OpenRun:
         return "auto" if self.calibrated else "vote"
 
     def every_decoder(self) -> list[str]:
-        """All of `DECODERS`, auto only where it is calibrated."""
-        return [name for name in DECODERS if name != "auto" or self.calibrated]
+        """All of `DECODERS`, auto and recall only where they are calibrated."""
+        fitted = {"auto": self.calibrated, "recall": self.constants.recall is not None}
+        return [name for name in DECODERS if fitted.get(name, True)]
 
     @cached_property
     def train_entries(self) -> Entries:
@@ -274,6 +281,8 @@ class OpenRun:
             return Vote(self.entries, self.item_vectors, m, tau, approximate=self._indexed())
         if name == "auto":
             return self.auto
+        if name == "recall":
+            return self.recall
         if (name, seed) not in self._opponents:
             self._opponents[name, seed] = Opponents(self, seed, progress).open(name)
         return self._opponents[name, seed]
