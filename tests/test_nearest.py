@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 
+from l2d.errors import InputError, InternalError
 from l2d.memory import Filter, Points
 from l2d.memory.nearest import Indexed, Near, pays, products
 from l2d.memory.nearest.products import BRIEF, FULL, HALF, Factors, Kind, fastest
@@ -155,3 +157,46 @@ def test_an_index_is_for_many_points_and_where_faiss_is(monkeypatch: pytest.Monk
     assert not pays(10_000_000)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: object())
     assert pays(1_000_000)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed")
+def test_an_index_falls_back_to_all_points_where_its_lists_hold_too_few() -> None:
+    rng = np.random.default_rng(7)
+    centre = np.repeat(rng.standard_normal((20, 16)) * 9, 200, axis=0)
+    vectors = (centre + rng.standard_normal(centre.shape)).astype(np.float16)
+    index, exact = Indexed(vectors), Points(vectors)
+    thoughts = vectors[[5, 210]].astype(np.float32)
+    assert index.probes < index._index.nlist
+    elsewhere = [Filter(only=np.arange(3000, 3400)), Filter(barred=np.arange(3800))]
+    for count, filters in ((20, elsewhere), (3000, []), (10_000_000, [])):
+        found, true = (points.near(thoughts, count, filters).first(count) for points in (index, exact))
+        assert found.starts.tolist() == true.starts.tolist() and len(found.index)
+        if filters:
+            assert found.index.tolist() == true.index.tolist()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("requests", [1, 32])
+@pytest.mark.usefixtures("unprobed")
+def test_torchs_surroundings_do_not_matter(dtype: type, requests: int) -> None:
+    rng = np.random.default_rng(11)
+    vectors = rng.standard_normal((500, 24)).astype(dtype)
+    thoughts = rng.standard_normal((requests, 24)).astype(np.float32)
+    expected = Points(vectors).near(thoughts, 7)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = Points(vectors[::-1][::-1]).near(thoughts, 7)
+    assert found.index.tolist() == expected.index.tolist()
+    turned = Points(vectors[::-1]).near(thoughts, 7)
+    assert np.array_equal(np.sort(turned.squared), np.sort(expected.squared))
+
+
+def test_what_single_precision_cannot_square_is_refused() -> None:
+    with pytest.raises(InputError, match="too large"):
+        Points(np.full((3, 4), 1e19, np.float32))
+    with pytest.raises(InputError, match="too large"):
+        Points(np.ones((3, 4), np.float16)).near(np.full((1, 4), 1e30, np.float32), 2)
+
+
+def test_a_filter_bars_or_names_points_but_not_both() -> None:
+    with pytest.raises(InternalError):
+        Filter(barred=np.array([3]), only=np.array([7, 3]))

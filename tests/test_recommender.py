@@ -341,11 +341,12 @@ def test_an_index_is_used_when_asked_for_and_its_share_is_said(
 
 def test_a_user_who_comes_back_gets_the_same_list_from_what_is_known(run: Recommender) -> None:
     opened = Recommender.load(run.path, reuse_bytes=1 << 24)
-    assert isinstance(opened.thinker, TorchThinker)
+    assert isinstance(opened.answering, TorchThinker) and isinstance(opened.thinker, TorchThinker)
     history = opened.user_history(opened.dataset.interactions.user_ids[0])[:6]
     for length in range(2, len(history) + 1):
         ours, theirs = (each.recommend(history[:length], decoder="global") for each in (opened, run))
         assert [item.item_id for item in ours] == [item.item_id for item in theirs]
         assert [item.score for item in ours] == pytest.approx([item.score for item in theirs], rel=1e-3)
-    assert len(opened.thinker._former) == 1, "each prompt took the place of the one it goes on from"
-    assert not len(run.thinker._former)  # type: ignore[attr-defined]
+    assert len(opened.answering._former) == 1, "each prompt took the place of the one it goes on from"
+    assert not len(opened.thinker._former), "what is measured or kept does not depend on former requests"
+    assert run.answering is run.thinker

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +142,45 @@ def test_without_room_only_the_opening_is_reused(tmp_path: Path) -> None:
     twice = [thinker.think([prompts[5]])[0] for _ in range(2)]
     assert np.array_equal(*twice), "what was thought before must not matter"
     assert np.abs(twice[0] - plain(backbone, prompts[5])).max() < 1e-5 * np.abs(twice[0]).max()
+
+
+def test_other_weights_forget_what_was_known(tmp_path: Path) -> None:
+    backbone, other = (open_family("qwen3", tmp_path / str(seed), seed=seed) for seed in (0, 1))
+    prompts = growing(backbone.tokenizer.size)
+    thinker = TorchThinker(backbone, probe_packing(backbone), opening=prompts[0][:12], reuse_bytes=ROOM)
+    thinker.think([prompts[5]])
+    backbone.take(other.model)
+    for asked in ([prompts[5]], prompts[:-1]):
+        expected = np.stack([plain(other, prompt) for prompt in asked])
+        assert np.abs(thinker.think(asked) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_what_is_kept_does_not_change_with_the_callers_array() -> None:
+    cache, prompt = PrefixCache(ROOM), array([1, 2, 1])
+    cache.add(prompt, layers_of([1, 2, 1]))
+    prompt[:] = 0
+    assert cache.longest(array([1, 2, 1]))[0] == 3 and cache.longest(array([0]))[0] == 0
+
+
+def test_threads_may_share_what_is_known() -> None:
+    cache = PrefixCache(40 * sum(tensor.nbytes for tensor in layers_of([0])[0]))
+    generator = np.random.default_rng(0)
+    prompts = [generator.integers(0, 3, size=size).tolist() for size in generator.integers(1, 6, size=400)]
+
+    def use(part: list[list[int]]) -> None:
+        for one in part:
+            cache.add(array(one), layers_of(one))
+            cache.longest(array(one))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(use, [prompts[i::4] for i in range(4)]))
+    finally:
+        sys.setswitchinterval(before)
+    assert cache.bytes == sum(known.bytes for known in cache._known.values()) <= cache.most_bytes
+    assert sorted(cache._known) == cache._sorted
 
 
 def test_another_beginning_than_the_opening_is_read_whole(tmp_path: Path) -> None:

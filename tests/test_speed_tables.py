@@ -128,7 +128,7 @@ def test_the_rival_thinks_what_prompts_alone_think(family: str) -> None:
     prompts = sequences(body)
     with torch.inference_mode():
         alone = [body.base(input_ids=torch.from_numpy(one).long()[None]).last_hidden_state[0, -1] for one in prompts]
-    found = padding.think(body.base, prompts, 64)
+    found = padding.think(body.states_at, prompts, 64)
     np.testing.assert_allclose(found, torch.stack(alone).numpy(), atol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_places_are_counted_by_name() -> None:
     body = backbone("llama")
     prompts = [np.arange(size, dtype=np.int32) for size in (3, 5)]
     with Places(body) as count, torch.inference_mode():
-        padded = count("padded", lambda given: padding.think(body.base, given, 64))
+        padded = count("padded", lambda given: padding.think(body.states_at, given, 64))
         packed = count("packed", lambda given: body.last_states(torch.from_numpy(given.ids[None]).long()))
         padded(prompts)
         packed(pack(prompts, 64)[0])

@@ -51,7 +51,7 @@ def arguments(documentation: str | None) -> argparse.ArgumentParser:
     """The options of `turns` and those that say what is measured."""
     parser = turns.arguments(documentation)
     split = partial(str.split, sep=",")
-    parser.add_argument("--data", type=split, default=["amazon-cds", "amazon-games"], help="separated by commas")
+    parser.add_argument("--data", default="amazon-cds", help="folder below the data folder")
     parser.add_argument("--templates", type=split, default=list(TEMPLATES), help="separated by commas")
     parser.add_argument("--backbones", type=split, default=["5m", "22m"], help=f"of {', '.join(turns.SHAPES)}")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the backbones")
@@ -63,7 +63,7 @@ def arguments(documentation: str | None) -> argparse.ArgumentParser:
 def settled(options: argparse.Namespace) -> argparse.Namespace:
     """Sets the threads, and in a smoke run the smallest of everything."""
     if options.smoke:
-        options.data, options.backbones, options.run, options.threads = [DEMO], ["tiny"], None, 1
+        options.data, options.backbones, options.run, options.threads = DEMO, ["tiny"], None, 1
     if options.threads:
         torch.set_num_threads(options.threads)
     options.threads = torch.get_num_threads()
@@ -79,14 +79,20 @@ def dataset(name: str) -> Dataset:
 
 
 def every(options: argparse.Namespace) -> Iterator[Given]:
-    """Each combination in turn; a backbone is opened once per data set."""
-    for name in options.data:
-        data = dataset(name)
-        for shape in options.backbones:
-            if shape == "5m" and options.run is not None:
-                backbone = Recommender.load(options.run, verify=False).backbone
-            else:
-                backbone = turns.shaped(shape, data.catalog.titles, DTYPES[options.dtype])
-            for template in options.templates:
-                prompts = Prompts.compile(TEMPLATES[template], backbone.tokenizer, data.catalog)
-                yield Given(name, data, shape, backbone, prompts)
+    """Each combination in turn.
+
+    Raises:
+        SystemExit: the run is of other data.
+    """
+    data = dataset(options.data)
+    for shape in options.backbones:
+        if shape == "5m" and options.run is not None:
+            run = Recommender.load(options.run, verify=False)
+            if run.tuned_catalog.titles != data.catalog.titles:
+                raise SystemExit(f"{options.run} was not tuned on {options.data}")
+            backbone = run.backbone
+        else:
+            backbone = turns.shaped(shape, data.catalog.titles, DTYPES[options.dtype])
+        for template in options.templates:
+            prompts = Prompts.compile(TEMPLATES[template], backbone.tokenizer, data.catalog)
+            yield Given(options.data, data, shape, backbone, prompts)

@@ -104,7 +104,7 @@ def by_history(options: argparse.Namespace) -> dict[str, Any]:
     catalog = Catalog.from_titles([" ".join(rng.choice(words, 4)) + f" {row}" for row in range(500)])
     body = shaped("tiny" if options.smoke else "5m", catalog.titles)
     prompts = Prompts.compile(COMPACT, body.tokenizer, catalog)
-    thinker = TorchThinker(body, probe_packing(body, longest=256))
+    thinker = TorchThinker(body.settle(), probe_packing(body, longest=256), opening=prompts.opening)
     sizes = (5, 20) if options.smoke else (5, 10, 20, 50, 100, 200)
     histories = [rng.integers(0, 500, max(sizes)).astype(np.int32) for _ in range(options.rounds)]
     calls = {size: (lambda history, size=size: thinker.think([prompts.prompt(history[:size])])) for size in sizes}
@@ -126,7 +126,9 @@ def main() -> None:
     parser.add_argument("--most-entries", type=int, default=10_000_000)
     parser.add_argument("--width", type=int, default=WIDTH)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.smoke:
         options.most_items, options.most_entries, options.width, options.rounds = 10_000, 100_000, 16, 3
     thoughts = drawn(64, options.width, np.float32)

@@ -24,7 +24,7 @@ import given
 import turns
 from l2d.backbone import Backbone
 
-PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_addmm_activation", "mkldnn::_linear_pointwise")
+PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::_addmm_activation")
 ATTENTION = "scaled_dot_product"
 
 

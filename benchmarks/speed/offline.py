@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         options.slices, options.prompts = 2, 24
     rows = [measured(one, options) for one in given.every(options)]
     record = {"threads": options.threads, "rows": rows}
-    turns.keep("offline", record, options)
+    turns.keep(f"offline-{options.data}", record, options)
     return record
 
 
@@ -67,14 +67,16 @@ def measured(one: given.Given, options: argparse.Namespace) -> dict[str, Any]:
     slices = spaced(planned.prompts, np.concatenate(planned.shards), options.slices, options.prompts)
     batch = fitting_batch(one, slices[0], BATCHES[:2] if options.smoke else BATCHES)
     thoughts = thinker.think(slices[0])
-    error = float(np.abs(padding.think(one.backbone.base, slices[0], batch) - thoughts).max() / np.abs(thoughts).max())
+    error = float(
+        np.abs(padding.think(one.backbone.states_at, slices[0], batch) - thoughts).max() / np.abs(thoughts).max()
+    )
     described = one.described()
     if error > SAME[str(described["dtype"])]:
         raise SystemExit(f"packed and padded thoughts differ by {error:.1e} of their scale: nothing to compare")
     calls = {
         "packed": thinker.think,
-        "padded": lambda prompts: padding.think(one.backbone.base, prompts, batch),
-        "one_by_one": lambda prompts: [padding.think(one.backbone.base, [prompt], batch) for prompt in prompts],
+        "padded": lambda prompts: padding.think(one.backbone.states_at, prompts, batch),
+        "one_by_one": lambda prompts: [padding.think(one.backbone.states_at, [prompt], batch) for prompt in prompts],
     }
     with turns.Places(one.backbone) as count:
         found = turns.timed({name: count(name, call) for name, call in calls.items()}, slices, "packed", warmup=0)
@@ -118,7 +120,9 @@ def spaced(prompts: Sequence[Ids], order: NDArray[np.int64], slices: int, size: 
 def fitting_batch(one: given.Given, prompts: Sequence[Ids], choices: Sequence[int]) -> int:
     """Tokens per batch with which the rival is fastest on every fourth of these prompts."""
     some = prompts[::4]
-    calls = {str(tokens): lambda _, tokens=tokens: padding.think(one.backbone.base, some, tokens) for tokens in choices}
+    calls = {
+        str(tokens): lambda _, tokens=tokens: padding.think(one.backbone.states_at, some, tokens) for tokens in choices
+    }
     found = turns.timed(calls, [0, 1, 2], str(choices[0]), warmup=0)["median_ms"]
     return int(min(found, key=found.__getitem__))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,22 +32,15 @@ def prompts_of(backbone: Backbone, count: int, tokens: int) -> list[Tokens]:
     return list(np.random.default_rng(0).integers(0, vocabulary, size=(count, tokens)).astype(np.int32))
 
 
-def many(thinker: Thinker, prompts: Sequence[Tokens]) -> float:
-    """Seconds for all prompts in one call."""
-    begun = time.perf_counter()
-    thinker.think(prompts)
-    return time.perf_counter() - begun
-
-
 def measured(shape: str, options: argparse.Namespace) -> dict[str, Any]:
     """One shape: what an export costs; for each length a prompt at a time, and many at once."""
     titles = list(demo_dataset().catalog.titles)
     bfloat16 = shaped(shape, titles, torch.bfloat16)
     probe: PackProbe = probe_packing(bfloat16, longest=256)
-    plain = TorchThinker(bfloat16, probe)
+    plain = TorchThinker(bfloat16.settle(), probe)
     contestants: dict[str, Thinker] = {"bfloat16": plain}
     if shape != "0.6b":
-        contestants["float32"] = TorchThinker(shaped(shape, titles), probe)
+        contestants["float32"] = TorchThinker(shaped(shape, titles).settle(), probe)
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         made = open_openvino(plain, Path(folder), shape, prompts_of(bfloat16, 2, 40), refuse=False)
@@ -75,9 +67,12 @@ def at_length(
         prompts_of(backbone, options.single, tokens), "bfloat16",
     )  # fmt: skip
     prompts = prompts_of(backbone, options.prompts, tokens)
-    seconds = {name: [many(thinker, prompts) for _ in range(options.rounds)] for name, thinker in contestants.items()}
-    over = {name: float(np.median(found) / np.median(seconds["bfloat16"])) for name, found in seconds.items()}
-    return {"single": single, "many": len(prompts), "many_over_bfloat16": over}
+    together = timed(
+        {name: lambda _, one=thinker: one.think(prompts) for name, thinker in contestants.items()},
+        range(options.rounds), "bfloat16", warmup=1,
+    )  # fmt: skip
+    over = {name: found["median"] for name, found in together["over_bfloat16"].items()}
+    return {"single": single, "many": len(prompts), "many_over_bfloat16": {"bfloat16": 1.0, **over}}
 
 
 def main() -> None:
@@ -86,8 +81,10 @@ def main() -> None:
     parser.add_argument("--tokens", action="append", type=int, help="length of a prompt. Default: 40, 80, 160")
     parser.add_argument("--single", type=int, default=30, help="prompts that are timed one at a time")
     parser.add_argument("--prompts", type=int, default=32, help="prompts that are thought at once")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3, help="how often they are")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     options.tokens = options.tokens or [40, 80, 160]
     if options.smoke:
         options.shape, options.tokens, options.single, options.prompts, options.rounds = ["tiny"], [12], 3, 6, 1

@@ -1,11 +1,11 @@
 """The rival of packs: right-padded batches of prompts of similar length, as people run and tune a model today.
 
-Nothing here is l2d's but the prompts: the plain model of transformers, its own causal mask, its own loss.
+The model's own causal mask and its own loss; nothing is shared between prompts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -34,13 +34,16 @@ def padded(sequences: Sequence[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.inference_mode()
-def think(base: nn.Module, prompts: Sequence[Ids], tokens: int) -> NDArray[np.float32]:
-    """State of a base model at the last token of each prompt. Shape: (prompts, width)."""
+def think(states_at: Callable[..., torch.Tensor], prompts: Sequence[Ids], tokens: int) -> NDArray[np.float32]:
+    """State of a model at the last token of each prompt. Shape: (prompts, width).
+
+    `states_at` is that of the backbone, so that what is compared with packs differs from them by padding alone.
+    """
     found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
     for batch in by_length(prompts, tokens):
         ids, mask = padded([prompts[place] for place in batch])
-        states = base(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        last = states[torch.arange(len(batch)), mask.sum(dim=1) - 1].float()
+        read = mask.sum(dim=1, keepdim=True) - 1
+        last = states_at(ids, read, attention_mask=mask, use_cache=False)[:, 0].float()
         for place, state in zip(batch, last, strict=True):
             found[place] = state
     return torch.stack(found).numpy()

@@ -142,7 +142,9 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--judged", type=int, default=32, help="requests that recall is measured on")
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.smoke:
         options.points, options.width, options.rounds, options.judged = [3000], 32, 3, 8
     record = {f"{points} x {options.width}": table(points, options) for points in options.points}

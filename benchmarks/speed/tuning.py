@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     options.autocast, options.dtype = options.dtype == "bfloat16", "float32"
     rows = [measured(one, options) for one in given.every(options)]
     record = {"threads": options.threads, "rows": rows}
-    turns.keep("tuning", record, options)
+    turns.keep(f"tuning-{options.data}", record, options)
     return record
 
 

@@ -205,6 +205,11 @@ class Backbone:
         self.__dict__.pop("reader", None)
         return self
 
+    @property
+    def compiled(self) -> bool:
+        """Whether `states_at` runs a compiled model."""
+        return self._compiler is not None
+
     @cached_property
     def reader(self) -> Reader:
         """What `states_at` runs."""

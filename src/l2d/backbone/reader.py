@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from l2d.backbone.reading import ReadingLayer, can_read_short
+from l2d.backbone.reading import ReadingLayer, can_read_short, is_reviewed
 from l2d.backbone.reordered import ReorderedLinear, reordering_pays
 
 
@@ -22,24 +22,23 @@ class Reader:
         base: the model.
         attention: name of its attention implementation.
         window: tokens that its sliding-window layers see, or None.
-        settled: whether the weights stay as they are from here on. Then large linear layers on a CPU get a reordered
-            copy of theirs, which is multiplied faster.
+        settled: whether the weights stay as they are from here on. Then large linear layers of reviewed families on a
+            CPU get a reordered copy of theirs, which is multiplied faster.
         compiler: a backend of `torch.compile`, for processes that live long enough for its minute of compiling at the
-            first prompts to pay; it arranges weights itself. On a GPU the calls become CUDA graphs.
+            first prompts to pay; it arranges weights itself.
     """
 
     def __init__(
         self, base: nn.Module, attention: str, window: int | None, *, settled: bool, compiler: str | None = None
     ) -> None:
         self.short = can_read_short(base, attention, window)
-        self._base: Any = _shadow(base, _reordered if settled and compiler is None else _same)
+        reorder = settled and compiler is None and is_reviewed(base)
+        self._base: Any = _shadow(base, _reordered if reorder else _same)
         if self.short:
             *others, last = self._base.layers  # type: ignore[misc]
             self._base._modules["layers"] = nn.ModuleList([*others, ReadingLayer(last)])
         if compiler is not None:
-            on_gpu = next(base.parameters()).is_cuda and compiler == "inductor"
-            mode = "reduce-overhead" if on_gpu else None
-            self._base = torch.compile(self._base, backend=compiler, mode=mode, dynamic=True)
+            self._base = torch.compile(self._base, backend=compiler, dynamic=True)
 
     def __call__(self, ids: torch.Tensor, read: torch.Tensor, **arguments: Any) -> torch.Tensor:
         """See `Backbone.states_at`."""

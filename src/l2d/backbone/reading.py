@@ -69,6 +69,14 @@ class ReadingLayer(nn.Module):
         return states + layer.mlp(layer.post_attention_layernorm(states))
 
 
+def is_reviewed(base: nn.Module) -> bool:
+    """Whether all layers are of a reviewed kind: their linear layers are called, and nothing else is done with them."""
+    layers = getattr(base, "layers", None)
+    if not isinstance(base, PreTrainedModel) or not isinstance(layers, nn.ModuleList) or not len(layers):
+        return False
+    return all(type(layer) in REVIEWED for layer in layers)
+
+
 def can_read_short(base: nn.Module, attention: str, window: int | None) -> bool:
     """Whether `ReadingLayer` may stand in for the last layer: known to be right there, and worth it.
 
@@ -77,11 +85,7 @@ def can_read_short(base: nn.Module, attention: str, window: int | None) -> bool:
         attention: name of its attention implementation.
         window: tokens that its sliding-window layers see.
     """
-    layers = getattr(base, "layers", None)
-    if not isinstance(base, PreTrainedModel) or not isinstance(layers, nn.ModuleList) or not len(layers):
-        return False
-    right = attention == "sdpa" and window is None and type(layers[-1]) in REVIEWED
-    return right and gain(layers) >= LEAST_GAIN
+    return is_reviewed(base) and attention == "sdpa" and window is None and gain(base.layers) >= LEAST_GAIN  # type: ignore[arg-type]
 
 
 def gain(layers: nn.ModuleList) -> float:

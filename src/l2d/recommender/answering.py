@@ -57,9 +57,11 @@ def answer(
     excluded = [run.rows(request.exclude) for request in requests]
     if exclude_seen:
         excluded = [np.union1d(a, b).astype(np.int32) for a, b in zip(excluded, whole, strict=True)]
-    made = run.requests(
-        [run.trimmed(rows) for rows in whole],
-        think=decoder.needs_thoughts,
+    histories = [run.trimmed(rows) for rows in whole]
+    prompts = [run.prompts.prompt(history) for history in histories] if decoder.needs_thoughts else []
+    made = Requests(
+        histories,
+        run.answering.think(prompts) if decoder.needs_thoughts else None,
         exclude=excluded,
         allow=[None if request.allow is None else run.rows(request.allow) for request in requests],
         minimum_entries=minimum_entries,

@@ -121,7 +121,7 @@ def explain(
         examples: what the memory's samples are, split after split.
         with_users: whether users are named.
     """
-    near = neighbourhoods(vote.entries, vote.items, requests, vote.neighbours)
+    near = neighbourhoods(vote.entries, vote.items, requests, vote.neighbours, approximate=vote.approximate)
     weights = np.exp((near.squared[:1] - near.squared) / vote.temperature)
     carrying = vote.entries.row[near.index] == row
     shares = weights[carrying] / weights[carrying].sum() if carrying.any() else weights[carrying]

@@ -145,8 +145,8 @@ class Recommender(OpenRun):
                 that is in the run where it is faster, else torch.
             compiled: whether torch compiles the model at the first requests, which takes a minute; for long-lived
                 processes.
-            reuse_bytes: most memory for keys and values of former single requests, so that a user who comes back with a
-                longer history is answered faster; torch alone. Thoughts then differ by rounding.
+            reuse_bytes: most memory for keys and values of single requests to `recommend`, so that users who come back
+                with a longer history are answered faster; torch alone. Thoughts then differ by rounding.
             approximate: whether local and vote may find neighbours by a FAISS index, where a memory has a million
                 entries and FAISS is installed; a notice says what share of them it finds.
             notice: called with the engine that was picked, and with warnings.
@@ -158,10 +158,9 @@ class Recommender(OpenRun):
             ArtifactMismatch: parts that do not belong together.
         """
         parts = open_parts(
-            Run(Path(run)), device=device, verify=verify, engine=engine, compiled=compiled, reuse_bytes=reuse_bytes,
-            notice=notice,
-        )  # fmt: skip
-        return cls(*parts, approximate=approximate)
+            Run(Path(run)), device=device, verify=verify, engine=engine, compiled=compiled, notice=notice
+        )
+        return cls(*parts, approximate=approximate, reuse_bytes=reuse_bytes)
 
     def build_memory(
         self,

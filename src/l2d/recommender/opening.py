@@ -20,6 +20,7 @@ from l2d.errors import ArtifactCorrupt, ArtifactMissing, ConfigError
 from l2d.evidence import Evidence
 from l2d.interactions import Dataset, block_start
 from l2d.memory import Entries, ItemVectors, Memory, aggregate
+from l2d.memory.nearest import Indexed
 from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests
 from l2d.recommender.adding import read_added
@@ -82,6 +83,7 @@ class OpenRun:
         engine: what thinks.
         notice: called with lines for people.
         approximate: whether local and vote may find neighbours by an index.
+        reuse_bytes: most memory for keys and values of former requests that were recommended for.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class OpenRun:
         notice: Notice,
         *,
         approximate: bool = False,
+        reuse_bytes: int = 0,
     ) -> None:
         self.run = run
         self.manifest = manifest
@@ -106,6 +109,7 @@ class OpenRun:
         self.engine = engine
         self._notice = notice
         self.approximate = approximate
+        self._reuse_bytes = reuse_bytes
         self.tuned_prompts, self.tuned_catalog = prompts, dataset.catalog
         self.added = read_added(run, manifest)
         self._opponents: dict[tuple[str, int], Decoder] = {}
@@ -133,6 +137,13 @@ class OpenRun:
     def thinker(self) -> Thinker:
         """What thinks."""
         return self.engine.thinker
+
+    @cached_property
+    def answering(self) -> Thinker:
+        """What thinks where something is recommended; what is measured or kept must not depend on former requests."""
+        if not self._reuse_bytes or self.engine.name != "torch":
+            return self.thinker
+        return TorchThinker(self.backbone, self.probe, opening=self.prompts.opening, reuse_bytes=self._reuse_bytes)
 
     @property
     def catalog(self) -> Catalog:
@@ -290,8 +301,8 @@ class OpenRun:
     def _indexed(self) -> bool:
         """Whether neighbours come from an index; the first time, makes it and says what it finds."""
         if self.approximate and "indexed" not in self.entries.__dict__:
-            recall, entries = self.entries.indexed.recall, len(self.entries)
-            how = f"an index finds {recall:.1%} of them" if recall < 1 else "searched exactly"
+            points, entries = self.entries.indexed, len(self.entries)
+            how = f"an index finds {points.recall:.1%} of them" if isinstance(points, Indexed) else "searched exactly"
             self._notice(f"neighbours among {entries:,} entries: {how}")
         return self.approximate
 
@@ -320,9 +331,7 @@ PROBED = 8
 """Validation prompts that an engine is compared and timed on."""
 
 
-def open_parts(
-    place: Run, *, device: str, verify: bool, engine: str, compiled: bool, reuse_bytes: int, notice: Notice
-) -> Parts:
+def open_parts(place: Run, *, device: str, verify: bool, engine: str, compiled: bool, notice: Notice) -> Parts:
     """See `Recommender.load`."""
     check_engine(engine)
     manifest = place.read_manifest()
@@ -346,7 +355,7 @@ def open_parts(
         return [prompts.prompt(valid.history(int(place))) for place in places]
 
     settled = backbone.settle("inductor" if compiled else None)
-    thinker = TorchThinker(settled, probe, opening=prompts.opening, reuse_bytes=reuse_bytes)
+    thinker = TorchThinker(settled, probe, opening=prompts.opening)
     ground = Ground(thinker, place.engines, described["fingerprint"], some_prompts)
     chosen = choose_engine(engine, ground, notice)
     notice(f"engine: {chosen.reason}")

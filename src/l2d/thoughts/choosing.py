@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -130,19 +129,22 @@ def _auto(ground: Ground, notice: Callable[[str], None]) -> Engine:
 
     if device.type != "cpu":
         return plain(f"the backbone is on {device}")
-    if not (ground.export / RECORD).is_file():
-        return plain("this run has no OpenVINO export; --engine openvino makes one")
+    if ground.plain.backbone.compiled:
+        return plain("it is compiled, as asked")
     try:
+        if not (ground.export / RECORD).is_file():
+            return plain("this run has no OpenVINO export; --engine openvino makes one")
         known = _remembered(ground)
         if known is not None and known > WORTHWHILE:
             return plain(_compared(known))
         thinker = open_openvino(ground.plain, ground.engines, ground.fingerprint, (), make=False)
-    except InputError as error:
+        if thinker is None:
+            return plain("this run's OpenVINO export was made by another version; --engine openvino makes it anew")
+        # Timed once and remembered: two openings of a run must not answer with different engines.
+        ratio = known if known is not None else _timed(ground, thinker)
+    except (InputError, OSError) as error:
         notice(f"warning: the openvino engine cannot be used, torch thinks instead: {error}")
         return plain("the openvino engine cannot be used")
-    if thinker is None:
-        return plain("this run's OpenVINO export was made by another version; --engine openvino makes it anew")
-    ratio = known if known is not None else _timed(ground, thinker)
     if ratio > WORTHWHILE:
         return plain(_compared(ratio))
     return Engine("openvino-int8", thinker, f"openvino with int8 weights: {_compared(ratio)}")
@@ -163,8 +165,7 @@ def _timed(ground: Ground, thinker: OpenVinoThinker) -> float:
         prompt = prompts[len(ratios) % min(2, len(prompts))]
         ratios.append(_seconds(thinker, prompt) / _seconds(ground.plain, prompt))
     ratio = float(np.median(ratios))
-    with contextlib.suppress(OSError):  # a run that may only be read is timed each time
-        write_json(ground.engines / SPEEDS, {**_speeds(ground), _key(ground): ratio})
+    write_json(ground.engines / SPEEDS, {**_speeds(ground), _key(ground): ratio})
     return ratio
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import OrderedDict
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +41,7 @@ class PrefixCache:
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes = most_bytes
         self.bytes = 0
+        self._turn = Lock()
         self._sorted: list[bytes] = []
         self._known: OrderedDict[bytes, Known] = OrderedDict()
 
@@ -48,8 +50,11 @@ class PrefixCache:
 
     def longest(self, prompt: NDArray[np.int32]) -> tuple[int, Layers]:
         """How many of the prompt's first tokens are known, at most, and their keys and values."""
-        key = _key(prompt)
-        place = bisect_left(self._sorted, key)
+        with self._turn:
+            return self._longest(prompt)
+
+    def _longest(self, prompt: NDArray[np.int32]) -> tuple[int, Layers]:
+        place = bisect_left(self._sorted, _key(prompt))
         shared, best = 0, None
         for near in self._sorted[max(0, place - 1) : place + 1]:
             common = common_prefix(self._known[near].prompt, prompt)
@@ -62,9 +67,19 @@ class PrefixCache:
 
     def add(self, prompt: NDArray[np.int32], layers: Layers) -> None:
         """Keeps a prompt; one right before it in the order that it begins with gives way, a shorter history usually."""
-        known, key = Known(prompt, layers), _key(prompt)
-        if known.bytes > self.most_bytes:
-            return
+        known = Known(prompt.copy(), layers)
+        if known.bytes <= self.most_bytes:
+            with self._turn:
+                self._add(known, _key(prompt))
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        with self._turn:
+            self._sorted.clear()
+            self._known.clear()
+            self.bytes = 0
+
+    def _add(self, known: Known, key: bytes) -> None:
         if key in self._known:
             self._drop(key)
         place = bisect_left(self._sorted, key)

@@ -55,6 +55,7 @@ class TorchThinker:
         reusing = self.probe.form is not None and backbone.window is None  # a window's cache or a state cannot be cut
         self._opening = opening if reusing and opening is not None and len(opening) >= LEAST_SHARED else None
         self._opening_layers: Layers = ()
+        self._reader: object = None
         self._former = PrefixCache(reuse_bytes if reusing else 0)
 
     @property
@@ -67,6 +68,9 @@ class TorchThinker:
         self, prompts: Sequence[NDArray[np.int32]], progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.float32]:
         """Thoughts of prompts, in their order. Shape: (prompts, width)."""
+        if self._reader is not self.backbone.reader:  # other weights: what is known is not theirs
+            self._reader, self._opening_layers = self.backbone.reader, ()
+            self._former.clear()
         if len(prompts) == 1:
             return self._think_one(prompts[0])
         if self.probe.form is None:

@@ -14,9 +14,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +76,7 @@ class VllmThinker:
     """
 
     def __init__(self, url: str, width: int, patience: Patience | None = None) -> None:
-        if not url.startswith(("http://", "https://")):
+        if not _is_address(url):
             raise EngineError("not the address of a server", got=url, expected="http://HOST:PORT")
         self.url = url.rstrip("/")
         self.width = width
@@ -97,19 +99,18 @@ class VllmThinker:
         # Prompts with a common beginning follow each other: the server's prefix cache still has it.
         order, size = lexicographic(prompts), self.patience.batch
         parts = [order[start : start + size] for start in range(0, len(order), size)]
-        done = 0
-        with ThreadPoolExecutor(self.patience.parallel) as pool:
-            try:
-                for part, found in zip(
-                    parts, pool.map(lambda part: self._pool([prompts[i] for i in part]), parts), strict=True
-                ):
-                    thoughts[part] = found
-                    done += len(part)
-                    if progress is not None:
-                        progress(done, len(prompts))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        done, stopped = 0, Event()
+        pool = ThreadPoolExecutor(self.patience.parallel)
+        try:
+            asked = {pool.submit(self._pool, [prompts[i] for i in part], stopped): part for part in parts}
+            for answered in as_completed(asked):
+                thoughts[asked[answered]] = answered.result()
+                done += len(asked[answered])
+                if progress is not None:
+                    progress(done, len(prompts))
+        finally:
+            stopped.set()  # nobody waits for what is under way
+            pool.shutdown(wait=False, cancel_futures=True)
         return thoughts
 
     def require_same(self, prompts: Sequence[NDArray[np.int32]], expected: NDArray[np.float32]) -> Agreement:
@@ -133,9 +134,9 @@ class VllmThinker:
             )  # fmt: skip
         return found
 
-    def _pool(self, prompts: Sequence[NDArray[np.int32]]) -> NDArray[np.float32]:
+    def _pool(self, prompts: Sequence[NDArray[np.int32]], stopped: Event) -> NDArray[np.float32]:
         body = {"model": self.model, "input": [prompt.tolist() for prompt in prompts], **POOLING}
-        answer = self._ask("/pooling", body)
+        answer = self._ask("/pooling", body, stopped)
         try:
             items = sorted(answer["data"], key=lambda item: item["index"])
             places = [item["index"] for item in items]
@@ -159,25 +160,27 @@ class VllmThinker:
             )
         return thoughts
 
-    def _ask(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The server's JSON answer; a busy or absent server is asked again."""
+    def _ask(self, path: str, body: Mapping[str, Any] | None = None, stopped: Event | None = None) -> Any:
+        """The server's JSON answer; a busy or absent server is asked again, unless the asking was stopped."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
         pause = self.patience.pause
-        for attempt in range(1, self.patience.attempts + 1):
+        last = self.patience.attempts
+        for attempt in range(1, last + 1):
+            given_up = attempt == last or (stopped is not None and stopped.is_set())
             try:
                 with urllib.request.urlopen(request, timeout=self.patience.timeout) as answer:
                     return json.load(answer)
             except urllib.error.HTTPError as error:
                 with error:
                     said = error.read(500).decode(errors="replace")
-                if error.code not in BUSY or attempt == self.patience.attempts:
+                if error.code not in BUSY or given_up:
                     raise EngineError(
                         f"{self.url} refused a request", got=f"{error.code}: {said}",
                         cure="see the server's log, and docs/engines.md for how it is started",
                     ) from error  # fmt: skip
-            except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-                if attempt == self.patience.attempts:
+            except (urllib.error.URLError, http.client.HTTPException, OSError, UnicodeError) as error:
+                if given_up:
                     raise EngineError(
                         f"no vLLM server answers at {self.url}", got=getattr(error, "reason", None) or error,
                         cure="start it as docs/engines.md says, or use --engine torch",
@@ -191,6 +194,14 @@ class VllmThinker:
     def _strange(self, expected: str, got: object) -> EngineError:
         cure = "is it a vLLM server with --runner pooling? See docs/engines.md"
         return EngineError(f"{self.url} answered strangely", got=str(got)[:200], expected=expected, cure=cure)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port or an address that is none
+        return False
 
 
 def _vector(data: str | list[float]) -> NDArray[np.float32]:

@@ -89,35 +89,23 @@ class Indexed(Points):
     def _scan(
         self, wanted: NDArray[np.float64], count: int, filters: Sequence[Filter], known: Mask | None
     ) -> tuple[Request, Places]:
+        """Lists for requests without filters; all points for the others, and where the lists hold too few."""
         faiss = _faiss()
-        asked = (wanted - self._halves.centre).astype(np.float32)
+        plain = known is None and self._known is None
+        free = np.array([i for i in range(len(wanted)) if plain and (not filters or filters[i].idle)], dtype=np.int64)
         wide = min(len(self), MORE * count)
-        mine = filters or [Filter()] * len(asked)
-        free = [i for i, one in enumerate(mine) if one.idle and known is None and self._known is None]
-        found = np.full((len(asked), wide), -1, dtype=np.int64)
-        if free:
-            parameters = faiss.SearchParametersIVF(nprobe=self.probes)
-            found[free] = self._index.search(asked[free], wide, params=parameters)[1]
-        for i in sorted(set(range(len(asked))) - set(free)):
-            allowed = np.packbits(self._allowed(mine[i], known), bitorder="little")
-            selector = faiss.IDSelectorBitmap(allowed)
-            parameters = faiss.SearchParametersIVF(nprobe=self.probes, sel=selector)
-            found[i] = self._index.search(asked[i : i + 1], wide, params=parameters)[1]
-        request, column = np.nonzero(found >= 0)
-        return request, found[request, column]
-
-    def _allowed(self, one: Filter, known: Mask | None) -> Mask:
-        mask = np.ones(len(self), dtype=bool)
-        for narrower in (self._known, known):
-            if narrower is not None:
-                mask &= narrower
-        if one.only is not None:
-            chosen = np.zeros(len(self), dtype=bool)
-            chosen[one.only] = True
-            mask &= chosen
-        if one.barred is not None:
-            mask[one.barred] = False
-        return mask
+        asked = (wanted[free] - self._halves.centre).astype(np.float32)
+        parameters = faiss.SearchParametersIVF(nprobe=self.probes)
+        listed = self._index.search(asked, wide, params=parameters)[1] if len(free) else np.empty((0, wide), np.int64)
+        enough = (listed >= 0).sum(axis=1) >= min(count, len(self))
+        line, column = np.nonzero(listed[enough] >= 0)
+        request, places = free[enough][line], listed[enough][line, column]
+        rest = np.setdiff1d(np.arange(len(wanted)), free[enough])
+        if len(rest):
+            some = [filters[i] for i in rest] if filters else ()
+            its_request, its_places = self._halves.near(wanted[rest], count, some, known)
+            request, places = np.concatenate([request, rest[its_request]]), np.concatenate([places, its_places])
+        return request, places
 
 
 def _faiss() -> Any:

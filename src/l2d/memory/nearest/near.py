@@ -9,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from l2d.errors import InternalError
+
 Places = NDArray[np.int64]
 """Places of points among the searched ones."""
 
@@ -23,10 +25,17 @@ class Filter:
     Args:
         barred: places that are none of its neighbours; repeats are allowed.
         only: the only places that may be, each once; None for all.
+
+    Raises:
+        InternalError: both are given.
     """
 
     barred: Places | None = None
     only: Places | None = None
+
+    def __post_init__(self) -> None:
+        if self.barred is not None and self.only is not None:
+            raise InternalError("a filter either bars points or names the only ones")
 
     @property
     def idle(self) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from l2d.errors import ConfigError, InputError
 from l2d.memory.nearest.near import Filter, Near, Places, Request
 from l2d.memory.nearest.products import Mask
-from l2d.memory.nearest.scan import TIE_SLACK, Halves
+from l2d.memory.nearest.scan import TIE_SLACK, Halves, check_size
 
 TOGETHER = 256
 """Requests scanned at once."""
@@ -36,15 +36,19 @@ class Points:
     Args:
         vectors: float16 or float32, finite. Shape: (n, width).
         known: points that may be found; None for all. Shape: (n,).
+
+    Raises:
+        InputError: a coordinate beyond 2^50, whose square and sums would leave single precision.
     """
 
     recall = 1.0
     """Share of the true neighbours that are found."""
 
     def __init__(self, vectors: NDArray[Any], known: Mask | None = None) -> None:
-        self.vectors = vectors
+        # torch takes no negative strides.
+        self.vectors = vectors if min(vectors.strides, default=0) >= 0 else np.ascontiguousarray(vectors)
         self._known = known
-        self._halves = Halves(vectors, known)
+        self._halves = Halves(self.vectors, known)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -66,9 +70,10 @@ class Points:
 
         Raises:
             ConfigError: another width than the points', or a count below 1.
-            InputError: a thought is not finite.
+            InputError: a thought is not finite, or a coordinate lies beyond 2^50.
         """
         self._check(thoughts, count)
+        count = min(count, max(1, len(self)))
         wanted = thoughts.astype(np.float64)
         parts = [slice(start, start + TOGETHER) for start in range(0, len(wanted), TOGETHER)]
         return Near.joined([self._near(wanted[part], count, filters[part], known) for part in parts])
@@ -116,3 +121,4 @@ class Points:
             raise ConfigError("too few neighbours asked for", got=count, expected="at least 1")
         if not np.isfinite(thoughts).all():
             raise InputError("a thought is not finite", cure="run the backbone in float32")
+        check_size(thoughts)

@@ -77,10 +77,14 @@ class Factors:
         self.error = 1.01 * (
             norms * (kind.points + kind.products + summed) + np.sqrt(np.einsum("ij,ij->i", missed, missed))
         )
-        self.least = 2.0**-24 / self._shift[:, 0] if self._vector else np.zeros(len(vectors))
+        # bfloat16 units take coordinates below 2^-126 for zero, on either side.
+        tiny, width = 2.0**-126, vectors.shape[1]
+        self.error += 0.0 if self._vector else tiny * width**0.5
+        lost = 2 * width * tiny * max(1.0, greatest, float(np.abs(vectors).max(initial=0.0)))
+        self.least = 2.0**-24 / self._shift[:, 0] if self._vector else np.full(len(vectors), lost)
         room = (0 if self._vector else max(1, CELLS // max(1, vectors.shape[1])), vectors.shape[1])
-        self._wide = torch.empty(room)
-        self._narrow = self._wide if self._type == self._wide.dtype else torch.empty(room, dtype=self._type)
+        self._wide = _room(room, torch.float32)
+        self._narrow = self._wide if self._type == torch.float32 else _room(room, self._type)
 
     def __call__(self, points: NDArray[np.float16]) -> NDArray[np.float32]:
         """Products with some points. (n, width) -> (requests, n).
@@ -89,13 +93,18 @@ class Factors:
         """
         import torch
 
-        block = torch.from_numpy(points)
+        with torch.autocast("cpu", enabled=False):
+            return self._products(torch.from_numpy(points))
+
+    def _products(self, block: torch.Tensor) -> NDArray[np.float32]:
+        import torch
+
         if self._vector:
             found = torch.stack([torch.mv(block, request) for request in self._rounded]).float()
             return found.mul_(torch.from_numpy((1 / self._shift).astype(np.float32))).numpy()
-        found = torch.empty((len(self._rounded), len(points)))
+        found = _room((len(self._rounded), len(block)), torch.float32)
         step = len(self._wide)
-        for start in range(0, len(points), step):
+        for start in range(0, len(block), step):
             part = block[start : start + step]
             wide, narrow = self._wide[: len(part)], self._narrow[: len(part)]
             wide.copy_(part)
@@ -103,6 +112,13 @@ class Factors:
                 narrow.copy_(wide)
             found[:, start : start + step] = torch.mm(narrow, self._rounded.T).T
         return found.numpy()
+
+
+def _room(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    """An empty matrix on the CPU, whatever torch's defaults are."""
+    import torch
+
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def fastest(requests: int) -> Kind:

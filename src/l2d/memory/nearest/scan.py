@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from l2d.errors import InputError
 from l2d.memory.nearest.near import Filter, Places, Request, starts_of
 from l2d.memory.nearest.products import CELLS, SINGLE, Factors, Mask, fastest, mean
 
@@ -24,6 +25,20 @@ PRODUCTS = 1 << 18
 """Products held at once: 1 MiB."""
 
 LARGEST = np.finfo(np.float32).max
+
+WIDEST = 2.0**50
+"""Greatest coordinate: squares and sums of such stay within single precision."""
+
+
+def check_size(vectors: NDArray[Any]) -> None:
+    """Refuses what single precision cannot square.
+
+    Raises:
+        InputError: a coordinate beyond `WIDEST`.
+    """
+    greatest = float(np.abs(vectors).max(initial=0.0))
+    if greatest > WIDEST:
+        raise InputError("a thought is too large", got=greatest, expected="coordinates within 2^50")
 
 
 def rows_at_once(requests: int) -> int:
@@ -73,6 +88,7 @@ class Halves:
         # A copy is off by at most `rounding` times the norm of its vector plus `floor`.
         self._rounding, self._floor = 0.0, 0.0 if self._in_place else 2.0**-25 * vectors.shape[1] ** 0.5 / self._scale
         for part in self.blocks(CELLS):
+            check_size(vectors[part])
             self._prepare(part)
         if known is not None:
             self._squares[~known] = np.inf
