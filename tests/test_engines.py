@@ -14,7 +14,7 @@ import pytest
 
 from fake_vllm import FakeVllm, serving
 from l2d import Recommender
-from l2d.errors import ArtifactMismatch, ConfigError, EngineError, InputError, MissingDependency
+from l2d.errors import ArtifactMismatch, ConfigError, EngineError, InputError, MissingDependency, OutOfSpace
 from l2d.thoughts import OpenVinoThinker, TorchThinker, VllmThinker, check_engine, choosing
 from l2d.thoughts.agreement import Agreement, agreement
 from l2d.thoughts.choosing import SPEEDS
@@ -138,6 +138,31 @@ def test_auto_stays_with_torch_where_openvino_gains_little(writable: Path, monke
         assert isinstance(opened.thinker, TorchThinker)
         assert said == ["engine: torch: a prompt takes OpenVINO 0.90 of torch's time on this machine"]
     assert len([one for one in calls if isinstance(one, OpenVinoThinker)]) <= 2 + choosing.TRIAL_ROUNDS
+
+
+@openvino
+@pytest.mark.parametrize("error", [OutOfSpace("the disk is full"), PermissionError(13, "denied")])
+def test_auto_is_torch_where_its_choice_cannot_be_remembered(
+    writable: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else two openings of a run might answer with different engines."""
+
+    def refuse(*_: object) -> None:
+        raise error
+
+    timed_at(0.5, monkeypatch)
+    (writable / "engines" / SPEEDS).unlink(missing_ok=True)
+    monkeypatch.setattr(choosing, "write_json", refuse)
+    opened, said = told(writable)
+    assert isinstance(opened.thinker, TorchThinker)
+    assert len(said) == 2 and said[0].startswith("warning: ")
+
+
+@openvino
+def test_auto_is_torch_where_a_compiled_model_was_asked_for(writable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = timed_at(0.5, monkeypatch)
+    opened = Recommender.load(writable, device="cpu", compiled=True)
+    assert isinstance(opened.thinker, TorchThinker) and opened.backbone.compiled and not calls
 
 
 @openvino

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,40 @@ def test_a_server_that_is_away_or_is_no_server_is_named(fake: FakeVllm) -> None:
     fake.models = lambda: {"object": "list", "data": []}  # type: ignore[method-assign]
     with serving(fake) as url, pytest.raises(EngineError, match="expected a list of models"):
         VllmThinker(url, WIDTH, QUICK)
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1", "http://:8000", "http://host:port", "ftp://host", "host:80", "http://"]
+)
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(EngineError, match="not the address of a server"):
+        VllmThinker(address, WIDTH, QUICK)
+
+
+@pytest.mark.parametrize("address", ["http://..:80", f"http://{'a' * 70}.example"])
+def test_a_name_that_cannot_be_looked_up_is_a_server_that_is_away(address: str) -> None:
+    with pytest.raises(EngineError, match="no vLLM server answers"):
+        VllmThinker(address, WIDTH, QUICK)
+
+
+def test_a_refusal_does_not_wait_for_the_requests_under_way(plain: TorchThinker) -> None:
+    held, first = threading.Event(), threading.Event()
+
+    class Slow(FakeVllm):
+        def pooling(self, body: dict[str, Any]) -> tuple[int, Any]:
+            if not first.is_set():
+                first.set()
+                held.wait(20)
+                return super().pooling(body)
+            return 400, {"error": {"message": "no"}}
+
+    prompts = some_prompts(plain.backbone.tokenizer.size)
+    with serving(Slow(plain)) as address:
+        thinker = VllmThinker(address, WIDTH, QUICK)
+        with pytest.raises(EngineError, match="refused"):
+            thinker.think(prompts)
+        assert not held.is_set() and first.is_set(), "the first request is still being answered"
+        held.set()
 
 
 def test_a_server_that_ends_between_two_requests_is_named(fake: FakeVllm) -> None:
