@@ -78,7 +78,9 @@ def test_prompts_go_in_batches_a_few_at_a_time_and_neighbours_share_their_beginn
     assert fake.most_at_once <= QUICK.parallel
     batches = sorted(body["input"] for body in fake.asked)
     assert [ids for batch in batches for ids in batch] == sorted(prompt.tolist() for prompt in prompts)
-    assert [done for done, _ in calls] == [4, 8, 12, 16, 20, 24, 28, 30]
+    done = [done for done, _ in calls]
+    assert len(done) == 8 and done[-1] == 30, "the short batch may come back before others"
+    assert set(np.diff([0, *done]).tolist()) == {4, 2}
     assert {total for _, total in calls} == {30}
 
 
