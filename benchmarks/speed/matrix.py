@@ -30,7 +30,7 @@ ATTENTION = "scaled_dot_product"
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = given.arguments(__doc__)
-    parser.set_defaults(data=["amazon-cds"], templates=["instruct"], backbones=["22m", "0.6b"])
+    parser.set_defaults(data="amazon-cds", templates=["instruct"], backbones=["22m", "0.6b"])
     parser.add_argument(
         "--length", type=int, default=106, help="tokens of a prompt; 106 is the mean of instruct on CDs"
     )
