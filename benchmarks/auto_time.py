@@ -45,7 +45,8 @@ def main() -> None:
     train, valid, catalog = dataset.splits.train, dataset.splits.valid, dataset.catalog
     backbone = scratch_backbone(options.backbone, catalog.titles)
     prompts = Prompts.compile(COMPACT, backbone.tokenizer, catalog)
-    thinker = TorchThinker(backbone, probe_packing(backbone, longest=prompts.max_tokens))
+    probe = probe_packing(backbone, longest=prompts.max_tokens)
+    thinker = TorchThinker(backbone.settle(), probe, opening=prompts.opening)
     generator = np.random.default_rng(0)
     thoughts = generator.standard_normal((len(train), backbone.width)).astype(np.float16)
     users = train.interactions.user_ids
