@@ -60,61 +60,25 @@ def language() -> str:
 
 def offline() -> str:
     """Thoughts per second against padded batches."""
-    rows = []
-    for name in SETS:
-        record = read(f"speed-offline-{name}")
-        for row in record["rows"] if record else ():
-            over = row["over_packed"]
-            rows.append(
-                [
-                    row["data"],
-                    f"{row['parameters'] / 1e6:.0f}M",
-                    row["template"],
-                    f"{row['whole']['token_ratio']:.2f}",
-                    f"{row['sample']['token_ratio']:.2f}",
-                    ratio(over["padded"]),
-                    ratio(over["one_by_one"]),
-                ]
-            )
-    headings = [
-        "data",
-        "backbone",
-        "template",
-        "tokens, whole split",
-        "tokens, sample",
-        "padded over packs",
-        "one by one over packs",
-    ]
-    return table(headings, rows)
+    return _packed("offline", "one by one over packs", lambda row: ratio(row["over_packed"]["one_by_one"]))
 
 
 def tuning() -> str:
     """Tuning steps against padded batches."""
+    return _packed("tuning", "gradients differ by", lambda row: f"{row['differences']['gradient']:.0e}")
+
+
+def _packed(kind: str, heading: str, last: Callable[[Record], str]) -> str:
+    """Packs against padded batches on each data set, and one column more."""
+    headings = ["data", "backbone", "template", "tokens, whole split", "tokens, sample", "padded over packs"]
     rows = []
     for name in SETS:
-        record = read(f"speed-tuning-{name}")
+        record = read(f"speed-{kind}-{name}")
         for row in record["rows"] if record else ():
-            rows.append(
-                [
-                    row["data"],
-                    f"{row['parameters'] / 1e6:.0f}M",
-                    row["template"],
-                    f"{row['whole']['token_ratio']:.2f}",
-                    f"{row['sample']['token_ratio']:.2f}",
-                    ratio(row["over_packed"]["padded"]),
-                    f"{row['differences']['gradient']:.0e}",
-                ]
-            )
-    headings = [
-        "data",
-        "backbone",
-        "template",
-        "tokens, whole split",
-        "tokens, sample",
-        "padded over packs",
-        "gradients differ by",
-    ]
-    return table(headings, rows)
+            tokens = [f"{row[part]['token_ratio']:.2f}" for part in ("whole", "sample")]
+            described = [row["data"], f"{row['parameters'] / 1e6:.0f}M", row["template"]]
+            rows.append([*described, *tokens, ratio(row["over_packed"]["padded"]), last(row)])
+    return table([*headings, heading], rows)
 
 
 def matrix() -> str:

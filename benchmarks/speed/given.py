@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import turns
 from l2d import Dataset, Recommender, prepare
 from l2d.backbone import Backbone
+from l2d.decode import Auto, Global, Materials, Recipe, Spread
+from l2d.evidence import Evidence
 from l2d.interactions import split_by_time
+from l2d.memory import Entries, aggregate
 from l2d.prompts import COMPACT, INSTRUCT, Prompts
+from l2d.ranking import Decoder
 from l2d.sources.demo import demo_world
 
 DEMO = "demo"
@@ -76,6 +81,17 @@ def dataset(name: str) -> Dataset:
         return prepare(turns.source(name))
     catalog, interactions = demo_world(users=60, items=80)
     return Dataset(catalog, interactions, split_by_time(interactions), {})
+
+
+def random_decoders(data: Dataset, width: int) -> dict[str, Decoder]:
+    """Global and auto over random thoughts, one for each training example."""
+    train, items = data.splits.train, len(data.catalog)
+    thoughts = np.random.default_rng(0).standard_normal((len(train), width), dtype=np.float32).astype(np.float16)
+    users = train.interactions.user_ids
+    entries = Entries(thoughts, train.target, train.user, train.timestamp, np.arange(len(train)), users)
+    means = aggregate(entries, items)
+    materials = Materials(Evidence.learn(train, items), entries, means, Spread.of(entries, means), means.vectors)
+    return {"global": Global(means), "auto": Auto(materials, Recipe(half_life=60.0, newcomer=1.0))}
 
 
 def every(options: argparse.Namespace) -> Iterator[Given]:

@@ -22,10 +22,7 @@ import torch
 import given
 from l2d import Recommender
 from l2d.backbone import Backbone, probe_packing, resolve_dtype
-from l2d.decode import Auto, Global, Materials, Recipe, Spread
-from l2d.evidence import Evidence
 from l2d.interactions import Dataset
-from l2d.memory import Entries, aggregate
 from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests, Rows
 from l2d.thoughts import TorchThinker
@@ -61,7 +58,11 @@ def measured(shape: str, dataset: Dataset, options: argparse.Namespace) -> list[
     backbone = tuned.backbone if tuned else shaped(shape, dataset.catalog.titles)
     if not tuned:
         backbone.take(backbone.model.to(resolve_dtype("auto", torch.device("cpu"), backbone.width)))
-    decoders = [tuned.decoder("global"), tuned.decoder("auto")] if tuned else random_decoders(dataset, backbone.width)
+    decoders = (
+        [tuned.decoder("global"), tuned.decoder("auto")]
+        if tuned
+        else list(given.random_decoders(dataset, backbone.width).values())
+    )
     probe = probe_packing(backbone)
     rows = []
     for template in ("compact", "instruct"):
@@ -85,19 +86,6 @@ def measured(shape: str, dataset: Dataset, options: argparse.Namespace) -> list[
             ratios = "  ".join(f"{name} {shown(ratio)}" for name, ratio in figures["over_bare"].items())
             print(f"{shape} {template}, batch {size}: over bare  {ratios}", flush=True)
     return rows
-
-
-def random_decoders(dataset: Dataset, width: int) -> list[Decoder]:
-    """Global and auto over a memory of random thoughts."""
-    train, generator = dataset.splits.train, np.random.default_rng(0)
-    thoughts = generator.standard_normal((len(train), width), dtype=np.float32).astype(np.float16)
-    entries = Entries(
-        thoughts, train.target, train.user, train.timestamp, np.arange(len(train)), train.interactions.user_ids
-    )
-    items = aggregate(entries, len(dataset.catalog))
-    evidence = Evidence.learn(train, len(dataset.catalog))
-    materials = Materials(evidence, entries, items, Spread.of(entries, items), items.vectors)
-    return [Global(items), Auto(materials, Recipe(half_life=60.0, newcomer=1.0))]
 
 
 def contestants(

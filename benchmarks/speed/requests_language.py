@@ -22,12 +22,9 @@ import torch
 import given
 import turns
 from generate import Generate
-from l2d import Dataset, Recommender
+from l2d import Recommender
 from l2d.backbone import Backbone, probe_packing
-from l2d.decode import Auto, Global, Materials, Recipe, Spread
-from l2d.evidence import Evidence
 from l2d.language import Beam
-from l2d.memory import Entries, aggregate
 from l2d.prompts import COMPACT, Prompts
 from l2d.ranking import Decoder, Requests, Rows
 from l2d.thoughts import TorchThinker
@@ -67,7 +64,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
         prompts = Prompts.compile(COMPACT, backbone.tokenizer, data.catalog)
         probe = probe_packing(backbone, longest=prompts.max_tokens)
         thinker = TorchThinker(backbone.settle(), probe, opening=prompts.opening)
-        decoders = random_memory(data, backbone.width)
+        decoders = given.random_decoders(data, backbone.width)
         decoders["beam"] = Beam(backbone, prompts, data.catalog, probe=thinker.probe)
     decoders["generate"] = Generate(backbone, prompts, len(data.catalog), beams=K)
     valid = data.splits.valid
@@ -98,17 +95,6 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
     show(record)
     return record
-
-
-def random_memory(data: Dataset, width: int) -> dict[str, Decoder]:
-    """Global and auto over random thoughts, one for each training example."""
-    train, items = data.splits.train, len(data.catalog)
-    thoughts = np.random.default_rng(0).standard_normal((len(train), width)).astype(np.float16)
-    users = train.interactions.user_ids
-    entries = Entries(thoughts, train.target, train.user, train.timestamp, np.arange(len(train)), users)
-    means = aggregate(entries, items)
-    materials = Materials(Evidence.learn(train, items), entries, means, Spread.of(entries, means), means.vectors)
-    return {"global": Global(means), "auto": Auto(materials, Recipe(half_life=60.0, newcomer=1.0))}
 
 
 def cost(backbone: Backbone, call: Callable[[Rows], object], histories: Sequence[Rows]) -> dict[str, float]:

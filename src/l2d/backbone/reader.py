@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from l2d.backbone.reading import ReadingLayer, can_read_short, is_reviewed
+from l2d.backbone.reading import ReadingLayer, can_read_short, is_reviewed, states_at
 from l2d.backbone.reordered import ReorderedLinear, reordering_pays
 
 
@@ -44,8 +44,7 @@ class Reader:
         """See `Backbone.states_at`."""
         if self.short:
             return self._base(input_ids=ids, read=read, **arguments).last_hidden_state
-        states = self._base(input_ids=ids, **arguments).last_hidden_state
-        return states.gather(1, read[..., None].expand(-1, -1, states.shape[-1]))
+        return states_at(self._base(input_ids=ids, **arguments).last_hidden_state, read)
 
 
 def _shadow(module: nn.Module, replace: Callable[[nn.Module], nn.Module]) -> nn.Module:

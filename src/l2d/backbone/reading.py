@@ -49,10 +49,10 @@ class ReadingLayer(nn.Module):
         layer: Any = self.layer
         attention = layer.self_attn
         normed = layer.input_layernorm(hidden_states)
-        queries = _heads(attention, "q", _at(normed, read))
+        queries = _heads(attention, "q", states_at(normed, read))
         keys, values = _heads(attention, "k", normed), _heads(attention, "v", normed)
         cos, sin = (part.expand(len(normed), -1, -1) for part in position_embeddings)
-        queries, _ = apply_rotary_pos_emb(queries, queries, _at(cos, read), _at(sin, read))
+        queries, _ = apply_rotary_pos_emb(queries, queries, states_at(cos, read), states_at(sin, read))
         keys, _ = apply_rotary_pos_emb(keys, keys, cos, sin)
         if past_key_values is not None:
             keys, values = past_key_values.update(keys, values, attention.layer_idx)
@@ -65,7 +65,7 @@ class ReadingLayer(nn.Module):
             scaling=attention.scaling,
             is_causal=False,
         )
-        states = _at(hidden_states, read) + attention.o_proj(mixed.flatten(2))
+        states = states_at(hidden_states, read) + attention.o_proj(mixed.flatten(2))
         return states + layer.mlp(layer.post_attention_layernorm(states))
 
 
@@ -105,7 +105,7 @@ def _heads(attention: Any, name: str, states: torch.Tensor) -> torch.Tensor:
     return (split if norm is None else norm(split)).transpose(1, 2)
 
 
-def _at(states: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
+def states_at(states: torch.Tensor, read: torch.Tensor) -> torch.Tensor:
     """(batch, n, width) at positions (batch, reads) -> (batch, reads, width)."""
     return states.gather(1, read[..., None].expand(-1, -1, states.shape[-1]))
 

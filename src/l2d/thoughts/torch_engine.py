@@ -86,7 +86,7 @@ class TorchThinker:
         former, its_layers = self._former.longest(prompt[:-1])
         if former > max(shared, LEAST_SHARED - 1):
             shared, layers = former, its_layers
-        return self._run(prompt, shared, layers, self._former)
+        return self._run(prompt, shared, layers)
 
     def _known_opening(self, prompts: Sequence[NDArray[np.int32]]) -> tuple[int, Layers]:
         """Tokens of the opening that all prompts have in front of one more, and their keys and values."""
@@ -102,16 +102,16 @@ class TorchThinker:
             self._opening_layers = [(layer.keys[:, :, :-1], layer.values[:, :, :-1]) for layer in cache.layers]
         return len(opening) - 1, self._opening_layers
 
-    def _run(self, prompt: NDArray[np.int32], shared: int, layers: Layers, keep: PrefixCache) -> NDArray[np.float32]:
+    def _run(self, prompt: NDArray[np.int32], shared: int, layers: Layers) -> NDArray[np.float32]:
         """Thinks what stands behind the first `shared` tokens; keeps keys and values where there is room for any."""
         ids = self._tensor(prompt[shared:])[None]
         read = torch.full((1, 1), ids.shape[1] - 1, device=ids.device)
-        if not shared and not keep.most_bytes:
+        if not shared and not self._former.most_bytes:
             return self.backbone.states_at(ids, read, use_cache=False)[0].float().cpu().numpy()
         cache = self.backbone.cache(layers)
         states = self.backbone.states_at(ids, read, past_key_values=cache, use_cache=True)
-        if keep.most_bytes:
-            keep.add(prompt, [(layer.keys, layer.values) for layer in cache.layers])
+        if self._former.most_bytes:
+            self._former.add(prompt, [(layer.keys, layer.values) for layer in cache.layers])
         return states[0].float().cpu().numpy()
 
     def _think_packed(
