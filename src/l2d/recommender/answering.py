@@ -13,7 +13,7 @@ from l2d.errors import ConfigError
 from l2d.ranking import NOTHING, Decoder, Rankings, Requests
 
 if TYPE_CHECKING:
-    from l2d.recommender.facade import Recommender
+    from l2d.recommender.opening import OpenRun
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class RecommendRequest:
 
 
 def answer(
-    run: Recommender,
+    run: OpenRun,
     requests: Sequence[RecommendRequest],
     decoder: Decoder,
     *,
     exclude_seen: bool,
     minimum_entries: int,
 ) -> list[list[Recommendation]]:
-    """See `Recommender.recommend_batch`."""
+    """See `AskedRun.recommend_batch`."""
     if any(request.k < 1 for request in requests):
         raise ConfigError("k is too small", got=min(request.k for request in requests), expected="at least 1")
     whole = [run.rows(request.history) for request in requests]
@@ -70,8 +70,8 @@ def answer(
     return [_listed(run, rankings, line, request.k) for line, request in enumerate(requests)]
 
 
-def similar(run: Recommender, item: str | int, k: int) -> list[Recommendation]:
-    """See `Recommender.similar_items`."""
+def similar(run: OpenRun, item: str | int, k: int) -> list[Recommendation]:
+    """See `AskedRun.similar_items`."""
     row = run.catalog.find(item)
     if not run.item_vectors.counts[row]:
         raise ConfigError(
@@ -85,7 +85,7 @@ def similar(run: Recommender, item: str | int, k: int) -> list[Recommendation]:
     return _listed(run, Global(run.item_vectors).rank(requests, k), 0, k)
 
 
-def _listed(run: Recommender, rankings: Rankings, line: int, k: int) -> list[Recommendation]:
+def _listed(run: OpenRun, rankings: Rankings, line: int, k: int) -> list[Recommendation]:
     found = zip(rankings.rows[line, :k].tolist(), rankings.scores[line, :k].tolist(), strict=True)
     titles, item_id = run.catalog.titles, run.catalog.item_id
     return [Recommendation(item_id(row), titles[row], score) for row, score in found if row != NOTHING]
