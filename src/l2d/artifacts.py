@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+import weakref
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from l2d.errors import ArtifactCorrupt, ArtifactExists, ArtifactMissing, OutOfSpace
+from l2d.errors import ArtifactBusy, ArtifactCorrupt, ArtifactExists, ArtifactMissing, InputError, OutOfSpace
 
 CHUNK = 1 << 20
 
@@ -215,3 +217,77 @@ def verify_checksums(folder: Path, checksums: dict[str, str]) -> None:
                 expected=f"sha256 {digest[:12]}",
                 cure="restore the file from a copy, or rebuild the stage that wrote it",
             )
+
+
+class WriterLock:
+    """The right to write to a run, which one process has at a time; the system takes it back when that process ends.
+
+    A forked child does not have it, nor does a program that is started: neither keeps it from being released.
+
+    Args:
+        path: the lock file; it stays when the lock is released, and holds the writer's process id until then.
+
+    Raises:
+        ArtifactBusy: somebody else writes; names the process.
+        InputError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path}",
+                got=os.strerror(error.errno or 0),
+                cure="check the folder's permissions and disk",
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
+            who = "this very process" if holder == str(os.getpid()) else f"process {holder}"
+            cure = f"use that one, or end it first (`kill {holder}`); reading is possible meanwhile"
+            raise ArtifactBusy(f"{path.parent} is being written to by {who}", cure=cure) from error
+        self._descriptor: int | None = descriptor
+        with contextlib.suppress(OSError):  # a full disk costs the name of the holder, not the lock
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _held.add(self)
+
+    @property
+    def held(self) -> bool:
+        """Whether this process may write."""
+        return self._descriptor is not None
+
+    def release(self) -> None:
+        """Gives the right back; a second time nothing happens."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+
+    def _forked(self) -> None:
+        """In a child: closes the copy, which would keep the lock alive after the parent; the parent's lock stays."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def __enter__(self) -> WriterLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+_held: weakref.WeakSet[WriterLock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_held):
+        lock._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -88,6 +88,10 @@ class ArtifactCorrupt(InputError):
     """A file's content is not what was written."""
 
 
+class ArtifactBusy(InputError):
+    """Another process writes to this run, or changed it while it was read: trying again later helps."""
+
+
 class OutOfSpace(InputError):
     """The disk cannot hold what has to be written."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 from l2d.artifacts import (
     folder_checksums,
+    fsync,
     read_json,
     refuse_existing,
     sha256_file,
@@ -60,6 +63,16 @@ class Run:
         return self.path / "memory.lance"
 
     @property
+    def live(self) -> Path:
+        """The journal: interactions that came after tuning, and entries that are not in the memory yet."""
+        return self.path / "live.sqlite"
+
+    @property
+    def writer(self) -> Path:
+        """The lock of the one process that may write."""
+        return self.path / ".writer"
+
+    @property
     def constants(self) -> Path:
         """Fitted constants of the decoders."""
         return self.path / "decoder.json"
@@ -83,6 +96,59 @@ class Run:
     def metrics(self) -> Path:
         """Tuning's log."""
         return self.path / "metrics.jsonl"
+
+    def waiting(self, name: str) -> Path:
+        """Where a part is made that is to replace the one of that name."""
+        return self.path / f".{name}.next"
+
+    def part(self, name: str, manifest: dict[str, Any]) -> Path:
+        """Where the part of that name lies that the manifest counts: still apart, while it is moved into its place."""
+        waiting = self.waiting(name)
+        return waiting if name in manifest.get("moving", ()) and waiting.exists() else self.path / name
+
+    def replace_parts(self, manifest: dict[str, Any], names: Sequence[str], **changed: Any) -> dict[str, Any]:
+        """Goes over to parts that lie complete where they wait, all at once; returns the new manifest.
+
+        The manifest goes over first, and names them; then they are moved. Whoever opens the run meanwhile finds the old
+        parts or the new ones. After a kill, `settle` ends it.
+
+        Args:
+            manifest: the present one.
+            names: parts that wait.
+            changed: other fields that go over with them.
+        """
+        files = {name: digest for name, digest in manifest["files"].items() if name.partition("/")[0] not in names}
+        for name in names:
+            if name in FINAL:
+                found = folder_checksums(self.waiting(name))
+                files |= {f"{name}/{file}": digest for file, digest in found.items()}
+        return self.settle(self.record(manifest, files=files, moving=list(names), **changed))
+
+    def settle(self, manifest: dict[str, Any]) -> dict[str, Any]:
+        """Moves parts into place that the manifest went over to, and removes those that it never did; for the writer.
+
+        Returns:
+            The manifest, which names nothing that has to be moved any more.
+        """
+        moving = manifest.get("moving", ())
+        for name in moving:
+            waiting, place = self.waiting(name), self.path / name
+            if waiting.exists():
+                if place.is_dir():
+                    shutil.rmtree(place)
+                os.replace(waiting, place)
+                fsync(self.path)
+        for stray in self.path.glob(".*.next"):
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+        return self.record({key: value for key, value in manifest.items() if key != "moving"}) if moving else manifest
+
+    def sweep(self) -> None:
+        """Removes what was left half-written or half-removed by processes that died; for the writer."""
+        for stray in [*self.path.rglob(".*.part"), *self.path.glob(".*.removed")]:
+            if stray.is_dir():
+                shutil.rmtree(stray, ignore_errors=True)
+            else:
+                stray.unlink(missing_ok=True)
 
     def claim(self, *, overwrite: bool = False) -> None:
         """Makes the folder. An earlier run in it is deleted if `overwrite`; anything else never is.
@@ -167,7 +233,13 @@ class Run:
         Raises:
             ArtifactCorrupt, ArtifactMissing: one changed or is gone.
         """
-        verify_checksums(self.path, manifest["files"])
+        parts: dict[str, dict[str, str]] = {}
+        for file, digest in manifest["files"].items():
+            name, _, rest = file.partition("/")
+            place = self.part(name, manifest).name
+            parts.setdefault(name, {})[f"{place}/{rest}" if rest else place] = digest
+        for files in parts.values():
+            verify_checksums(self.path, files)
 
 
 def _self_checksum(record: dict[str, Any]) -> str:
