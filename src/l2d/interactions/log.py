@@ -1,20 +1,16 @@
-"""Log -> per-user histories -> examples (history, target); splits; the prepared data set on disk."""
+"""Log -> per-user histories -> examples (history, target); splits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from l2d.artifacts import folder_checksums, read_json, sha256_text, verify_checksums, write_json
-from l2d.catalog import Catalog
-from l2d.errors import ArtifactCorrupt, ArtifactMissing, DataError
+from l2d.errors import DataError
 
 UNKNOWN_TIME = -1
 """Timestamp of an interaction whose time nobody recorded."""
@@ -77,11 +73,13 @@ class Examples:
         interactions: the log that the positions point into.
         start: first position of the history. Shape: (examples,), int64.
         end: position of the target, one past the history. Shape: (examples,), int64.
+        numbers: see `sample`; None where nobody numbered them. Shape: (examples,), int64.
     """
 
     interactions: Interactions
     start: NDArray[np.int64]
     end: NDArray[np.int64]
+    numbers: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.start)
@@ -126,18 +124,39 @@ class Examples:
         """Items in every history. Shape: (examples,)."""
         return self.end - self.start
 
+    @property
+    def sample(self) -> NDArray[np.int64]:
+        """The number each example is known by in a memory, for good; its place, without numbers. Shape: (examples,)."""
+        return np.arange(len(self)) if self.numbers is None else self.numbers
+
+    def places(self, samples: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Where the examples of these numbers stand, -1 for numbers that are not here. Shape: (samples,)."""
+        order = np.argsort(self.sample, kind="stable")
+        found = np.searchsorted(self.sample, samples, sorter=order)
+        place = order[np.minimum(found, len(order) - 1)] if len(order) else np.zeros(len(samples), np.int64)
+        return np.where(self.sample[place] == samples, place, -1) if len(order) else place - 1
+
     def take(self, indices: NDArray[np.integer[Any]]) -> Examples:
         """The examples at the given places, in that order."""
-        return Examples(self.interactions, self.start[indices], self.end[indices])
+        numbers = None if self.numbers is None else self.numbers[indices]
+        return Examples(self.interactions, self.start[indices], self.end[indices], numbers)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Examples to learn from, to choose by and to report."""
+    """Examples to learn from, to choose by and to report. Those without numbers are counted through all three."""
 
     train: Examples
     valid: Examples
     test: Examples
+
+    def __post_init__(self) -> None:
+        first = 0
+        for name in SPLITS:
+            part = self[name]
+            if part.numbers is None:
+                object.__setattr__(self, name, replace(part, numbers=np.arange(first, first + len(part))))
+            first += len(part)
 
     def __getitem__(self, name: SplitName) -> Examples:
         return {"train": self.train, "valid": self.valid, "test": self.test}[name]
@@ -240,100 +259,3 @@ def chains(examples: Examples) -> list[NDArray[np.int32]]:
             sequences.append([*history.tolist(), target])
         previous_user = user
     return [np.array(sequence, dtype=np.int32) for sequence in sequences]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What `l2d prepare` writes: catalogue, interactions, splits, and a record of how they came about.
-
-    Args:
-        catalog: the items.
-        interactions: all interactions, every split's.
-        splits: the examples.
-        info: what was read, dropped and why, with the options used (JSON values).
-    """
-
-    catalog: Catalog
-    interactions: Interactions
-    splits: Splits
-    info: dict[str, Any] = field(default_factory=dict)
-
-    @cached_property
-    def train_rows(self) -> NDArray[np.int32]:
-        """Rows that occur in a training history or as a training target: all that may be known at the cut."""
-        train = self.splits.train
-        deltas = np.zeros(len(self.interactions) + 1, dtype=np.int64)
-        np.add.at(deltas, train.start, 1)
-        np.add.at(deltas, train.end + 1, -1)
-        return np.unique(self.interactions.row[np.cumsum(deltas[:-1]) > 0])
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Digest of the catalogue, the interactions and the splits."""
-        arrays = [self.interactions.user, self.interactions.row, self.interactions.timestamp]
-        arrays += [part for name in SPLITS for part in (self.splits[name].start, self.splits[name].end)]
-        return sha256_text(self.catalog.fingerprint, *(np.ascontiguousarray(array).tobytes() for array in arrays))
-
-    def user_history(self, user_id: str | int, limit: int = 10) -> NDArray[np.int32]:
-        """The latest rows of one user, oldest first.
-
-        Raises:
-            DataError: no such user.
-        """
-        index = self._user_index.get(str(user_id))
-        if index is None:
-            raise DataError("unknown user", got=repr(user_id), cure="give a history with --history instead")
-        places = np.flatnonzero(self.interactions.user == index)
-        if "windows" in self.info:  # each window repeats its history: the last one of the user holds the latest rows
-            ends = np.concatenate([self.splits[name].end for name in SPLITS])
-            starts = np.concatenate([self.splits[name].start for name in SPLITS])
-            last = int(np.flatnonzero(np.isin(ends, places))[-1])
-            return self.interactions.row[starts[last] : ends[last] + 1][-limit:]
-        return self.interactions.row[places][-limit:]
-
-    @cached_property
-    def _user_index(self) -> dict[str, int]:
-        return {user: index for index, user in enumerate(self.interactions.user_ids)}
-
-    def save(self, folder: Path) -> None:
-        """Writes the Parquet files into an existing folder, and last `dataset.json` with their checksums."""
-        self.catalog.save(folder / "catalog.parquet")
-        pl.DataFrame({"user_id": self.interactions.user_ids}, schema={"user_id": pl.String}).write_parquet(
-            folder / "users.parquet"
-        )
-        log = {"user": self.interactions.user, "row": self.interactions.row, "timestamp": self.interactions.timestamp}
-        pl.DataFrame(log).write_parquet(folder / "interactions.parquet")
-        parts = [
-            pl.DataFrame({"start": self.splits[name].start, "end": self.splits[name].end}).with_columns(
-                split=pl.lit(name)
-            )
-            for name in SPLITS
-        ]
-        pl.concat(parts).write_parquet(folder / "examples.parquet")
-        record = {"format": 1, "fingerprint": self.fingerprint, "info": self.info, "files": folder_checksums(folder)}
-        write_json(folder / "dataset.json", record)
-
-    @classmethod
-    def load(cls, folder: Path) -> Dataset:
-        """Reads what `save` wrote, checksums first.
-
-        Raises:
-            ArtifactMissing: not a prepared folder.
-            ArtifactCorrupt: a file changed since it was written.
-        """
-        if not (folder / "dataset.json").is_file():
-            raise ArtifactMissing(f"{folder} is not prepared data", cure="run `l2d prepare SOURCE --out DATA` first")
-        record = read_json(folder / "dataset.json")
-        verify_checksums(folder, record["files"])
-        users = tuple(pl.read_parquet(folder / "users.parquet")["user_id"].to_list())
-        log = pl.read_parquet(folder / "interactions.parquet")
-        interactions = Interactions(users, log["user"].to_numpy(), log["row"].to_numpy(), log["timestamp"].to_numpy())
-        table = pl.read_parquet(folder / "examples.parquet")
-        parts = {}
-        for name in SPLITS:
-            part = table.filter(pl.col("split") == name)
-            parts[name] = Examples(interactions, part["start"].to_numpy(), part["end"].to_numpy())
-        dataset = cls(Catalog.load(folder / "catalog.parquet"), interactions, Splits(**parts), record["info"])
-        if dataset.fingerprint != record["fingerprint"]:
-            raise ArtifactCorrupt(f"{folder} does not match its fingerprint", cure="run `l2d prepare` again")
-        return dataset
