@@ -1,4 +1,4 @@
-"""The catalogue: item_id <-> row <-> title. Duplicate ids and empty titles are refused, shared titles are named."""
+"""Items in row order: item_id <-> row <-> title. Duplicate ids and empty titles are refused, shared titles named."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from l2d.artifacts import atomic_file, sha256_text
+from l2d.catalog.filters import Filters
+from l2d.catalog.finding import Finder
+from l2d.catalog.metadata import Metadata, merged, overlaid, shown
 from l2d.errors import DataError, UnknownItem
 
 CANONICAL_INTEGER = re.compile(r"0|-?[1-9][0-9]*")
@@ -119,18 +123,50 @@ class Catalog:
         Raises:
             UnknownItem: neither; the message suggests the nearest titles.
         """
-        name = str(text)
-        if name.startswith("title:"):
-            row = self._row_of_title.get(name.removeprefix("title:"))
-        elif name.startswith("id:"):
-            row = self._row_of_id.get(name.removeprefix("id:"))
-        else:
-            row = self._row_of_id.get(name, self._row_of_title.get(name))
+        row = self.look_up(text)
         if row is None:
+            name = str(text)
             near = self.suggest(name)
             hint = "; ".join(repr(title) for title in near) if near else "none is close"
             raise UnknownItem("unknown item", got=repr(name), cure=f"nearest titles: {hint}")
         return row
+
+    def look_up(self, text: str | int) -> int | None:
+        """The row meant by an id or a title, as in `find`; None for neither, at no further cost."""
+        name = str(text)
+        if name.startswith("title:"):
+            return self._row_of_title.get(name.removeprefix("title:"))
+        if name.startswith("id:"):
+            return self._row_of_id.get(name.removeprefix("id:"))
+        return self._row_of_id.get(name, self._row_of_title.get(name))
+
+    @cached_property
+    def finder(self) -> Finder:
+        """What a search reads; made at the first one."""
+        return Finder(self.item_ids, self.titles)
+
+    @cached_property
+    def filters(self) -> Filters:
+        """What a filter reads; it keeps the rows of the last filters."""
+        return Filters(self.metadata, len(self))
+
+    def where(self, condition: Mapping[str, Any]) -> NDArray[np.int32]:
+        """The rows for which a filter on metadata holds, ascending; not to be written to. See `l2d.catalog.filters`.
+
+        Raises:
+            ConfigError: the filter cannot be read, names an unknown column, or compares what cannot be compared.
+        """
+        return self.filters.rows(condition)
+
+    def described(self, row: int) -> dict[str, Any]:
+        """One item's metadata as JSON values, without what is missing; dates as ISO writes them."""
+        return shown(self.metadata, row)
+
+    @property
+    def text_columns(self) -> set[str]:
+        """Metadata columns of text."""
+        columns = [] if self.metadata is None else self.metadata.iter_columns()
+        return {column.name for column in columns if column.dtype in (pl.String, pl.Categorical, pl.Enum)}
 
     def suggest(self, text: str, *, n: int = 3) -> list[str]:
         """The titles nearest to a text, best first, compared without case."""
@@ -140,21 +176,53 @@ class Catalog:
         close = [lowered[low] for low in difflib.get_close_matches(wanted, list(lowered), n=n, cutoff=0.5)]
         return list(dict.fromkeys(close + sorted(containing, key=len)))[:n]
 
-    def extended(self, titles: Mapping[str, str]) -> Catalog:
-        """This catalogue with more items behind its own, whose metadata is missing.
+    def extended(self, titles: Mapping[str, str], metadata: Mapping[str, Metadata] | None = None) -> Catalog:
+        """This catalogue with more items behind its own; metadata that is not given is missing.
 
         Args:
             titles: by new id.
+            metadata: by id, of new and of old items; see `with_metadata`.
 
         Raises:
-            DataError: an id that is there already, or an empty id or title.
+            DataError: an id that is there already, an empty id or title, or impossible metadata.
         """
-        if not titles:
-            return self
-        metadata = self.metadata
-        if metadata is not None:
-            metadata = pl.concat([metadata, metadata.clear(len(titles))])
-        return Catalog((*self.item_ids, *titles), (*self.titles, *titles.values()), metadata)
+        grown = self
+        if titles:
+            padded = None if self.metadata is None else pl.concat([self.metadata, self.metadata.clear(len(titles))])
+            grown = Catalog((*self.item_ids, *titles), (*self.titles, *titles.values()), padded)
+        return grown.with_metadata(metadata) if metadata else grown
+
+    def with_metadata(self, metadata: Mapping[str, Metadata]) -> Catalog:
+        """This catalogue with some metadata changed; a column that no item had is a new one.
+
+        Args:
+            metadata: JSON values by id; what an item's does not name stays, None takes a value away.
+
+        Raises:
+            UnknownItem: no such id.
+            DataError: a value that is no metadata, of another type than its column, or too much of it.
+        """
+        changes = {self.row(item): values for item, values in metadata.items() if values}
+        return self._described_by(merged(self.metadata, len(self), changes)) if changes else self
+
+    def overlaid(self, later: pl.DataFrame) -> Catalog:
+        """This catalogue with the metadata of some items exchanged.
+
+        Args:
+            later: `item_id`, and in the other columns all that is known of these items.
+
+        Raises:
+            UnknownItem: no such id.
+        """
+        rows = self.rows(later["item_id"])
+        return self._described_by(overlaid(self.metadata, len(self), rows, later.drop("item_id")))
+
+    def _described_by(self, metadata: pl.DataFrame | None) -> Catalog:
+        """The same items; what was made of ids and titles is taken along, since a search index takes long to make."""
+        same = Catalog(self.item_ids, self.titles, metadata)
+        kept = ("_row_of_title", "title_group", "integer_ids", "fingerprint", "finder")
+        same.__dict__.update({name: self.__dict__[name] for name in kept if name in self.__dict__})
+        return same
 
     def save(self, path: Path) -> None:
         """Writes the catalogue as one Parquet file, atomically."""
