@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from l2d.errors import InputError, InternalError
 from l2d.memory import Filter, Points
 from l2d.memory.nearest import Indexed, Near, pays, products
-from l2d.memory.nearest.products import BRIEF, FULL, HALF, Factors, Kind, fastest
+from l2d.memory.nearest.products import BRIEF, FULL, HALF, Factors, Kind, _shorten, fastest
 from l2d.memory.nearest.scan import Halves
 
 KINDS = (HALF, BRIEF, FULL)
@@ -82,17 +83,50 @@ def test_places_that_tie_with_the_last_one_are_there() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 300.0])
+@pytest.mark.parametrize("scale", [1e-5, 1e-3, 1.0, 300.0])
 def test_products_err_no_more_than_they_say(kind: Kind, scale: float) -> None:
     rng = np.random.default_rng(3)
     points = (rng.standard_normal((900, 200)) * scale).astype(np.float16)
-    wanted = rng.standard_normal((5, 200)) * np.array([[1e-3], [1.0], [50.0], [1e4], [0.0]])
+    wanted = rng.standard_normal((5, 200)) * np.array([[1e-3], [1.0], [2.0**-130], [2.0**45], [0.0]])
     norms = np.linalg.norm(points.astype(np.float64), axis=1)
     factors = Factors(kind, wanted, float(norms.max()))
     missed = np.abs(factors(points) - wanted @ points.astype(np.float64).T)
     bound = factors.error[:, None] * norms + factors.least[:, None]
     assert (missed <= bound).all()
     assert kind is FULL or missed[1].max() > bound[1].max() / 100, "the bound is of the error's own size"
+
+
+def test_every_float16_number_is_shortened_within_its_bound() -> None:
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    every = every[np.isfinite(every)]
+    short = torch.empty((1, len(every)), dtype=torch.bfloat16)
+    before = every.copy()
+    _shorten(torch.from_numpy(every[None]), short)
+    assert np.array_equal(every.view(np.uint16), before.view(np.uint16))
+    exact, found = every.astype(np.float64), short.double().numpy()[0] * BRIEF.lift
+    missed, normal = np.abs(found - exact), np.abs(exact) >= BRIEF.smallest
+    assert (missed[normal] <= BRIEF.points * np.abs(exact[normal])).all()
+    assert (np.abs(found[normal]) >= 2.0**-126 * BRIEF.lift).all()
+    assert (np.maximum(missed, np.abs(exact))[~normal] <= BRIEF.smallest).all(), "even where units take it for zero"
+    assert np.array_equal(np.signbit(found), np.signbit(exact))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    ("dtype", "scale"),
+    [(np.float16, 2**-22), (np.float16, 2**-14), (np.float16, 2**12), (np.float32, 2**45), (np.float32, 2**-60)],
+)
+def test_the_ends_of_the_range(monkeypatch: pytest.MonkeyPatch, kind: Kind, dtype: type, scale: float) -> None:
+    monkeypatch.setattr("l2d.memory.nearest.scan.fastest", lambda _: kind)
+    monkeypatch.setattr("l2d.memory.nearest.scan.PRODUCTS", 512)
+    vectors, thoughts = world(np.float32)
+    vectors, thoughts = (vectors * scale).astype(dtype), thoughts * np.float32(scale)
+    thoughts[4:] *= np.array([[2.0**-20], [4.0]], dtype=np.float32)
+    near = Points(vectors).near(thoughts, 25)
+    for request, thought in enumerate(thoughts):
+        places, squared = brute(vectors, thought, 25, np.ones(N, bool))
+        assert of(near, request).first(25).index.tolist() == places
+        np.testing.assert_allclose(of(near, request).first(25).squared, squared, rtol=1e-12)
 
 
 def test_float16_vectors_are_not_copied_unless_they_lie_far_out() -> None:
@@ -117,7 +151,7 @@ def test_the_machine_chooses_among_the_kinds() -> None:
 
 @pytest.mark.usefixtures("unprobed")
 def test_a_kind_that_errs_more_than_it_says_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "BRIEF", Kind("bfloat16", 0.0, 0.0))
+    monkeypatch.setattr(products, "BRIEF", replace(BRIEF, points=0.0, products=0.0))
     assert fastest(32) is FULL
 
 
