@@ -82,7 +82,7 @@ def test_read_back_in_sample_order(tmp_path, dtype):
 def test_small_batches_read_the_same(tmp_path, monkeypatch):
     entries = random_entries()
     memory = written(tmp_path / "memory.lance", entries)
-    monkeypatch.setattr("l2d.memory.store.BATCH", 7)
+    monkeypatch.setattr("l2d.memory.reading.BATCH", 7)
     assert_same(memory.entries(CATALOG), entries)
 
 

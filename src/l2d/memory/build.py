@@ -46,7 +46,7 @@ class Plan:
 
     Args:
         prompts: token ids of each sample's prompt.
-        shards: places of the samples of each commit; in lexicographic order of their prompts, so that prompts with a
+        shards: places of the examples of each commit; in lexicographic order of their prompts, so that prompts with a
             common prefix meet in one shard and the engine can pack them.
         digest: of the prompts, the labels and the cutting.
     """
@@ -73,6 +73,8 @@ def plan(examples: Examples, prompts: PromptSource, catalog: Catalog, shard_size
     for column in (examples.target, examples.user, examples.timestamp):
         digest.update(np.ascontiguousarray(column, dtype="<i8").tobytes())
     digest.update("\0".join(examples.interactions.user_ids).encode())
+    if not np.array_equal(examples.sample, np.arange(len(examples))):
+        digest.update(np.ascontiguousarray(examples.sample, dtype="<i8").tobytes())
     shards = [order[start : start + shard_size] for start in range(0, len(order), shard_size)]
     return Plan(sequences, shards, digest.hexdigest())
 
@@ -94,19 +96,20 @@ def build(
 
     Each shard is one commit, thought from the same prompts in the same order whether or not the build was ever
     interrupted, so a resumed memory equals an uninterrupted one bit by bit. A finished memory of the same plan is
-    returned as it is.
+    returned as it is, also where it has grown or forgotten since.
 
     Args:
         path: the memory's folder.
         thinker: the engine.
         prompts: histories -> token ids.
-        examples: the training samples; sample i of the memory is example i.
+        examples: the training samples, each with its number in the memory.
         catalog: the items.
         dtype: type of the stored thoughts.
         shard_size: samples in a commit.
         metadata: JSON values that identify what the memory is made with (backbone, through, ...); the fingerprints of
             prompts and catalogue are added.
-        overwrite: whether a memory that is there is deleted first.
+        overwrite: whether a memory that is there is deleted first; live entries have to be thought again then, see
+            `LiveMemory.missing`.
         progress: called with samples (done, total).
 
     Raises:
@@ -123,7 +126,9 @@ def build(
         memory = Memory.create(path, width=thinker.width, dtype=dtype, metadata=described, plan=planned.digest)
     else:
         memory = _resume(path, described, planned, thinker.width, dtype)
-    for shard in planned.shards[_shards_done(memory, planned) :]:
+    if memory.ledger.finished and memory.ledger.lived:
+        return memory
+    for shard in planned.shards[_shards_done(memory, planned, examples.sample) :]:
         _append_shard(memory, thinker, planned.prompts, shard, examples, catalog, progress)
     if not memory.ledger.finished:
         memory.finish()
@@ -137,7 +142,7 @@ def _resume(path: Path, described: Mapping[str, Any], planned: Plan, width: int,
         ("type", f"{ledger.dtype}, width {ledger.width}", f"{dtype}, width {width}"),
         ("sample list", f"plan {ledger.plan[:12]}", f"plan {planned.digest[:12]}"),
     )
-    for what, there, wanted in sides:
+    for what, there, wanted in sides[: 1 if ledger.finished and ledger.lived else 2]:
         if there != wanted:
             raise ArtifactMismatch(
                 f"the memory in {path} was begun with another {what}",
@@ -148,7 +153,7 @@ def _resume(path: Path, described: Mapping[str, Any], planned: Plan, width: int,
     return memory
 
 
-def _shards_done(memory: Memory, planned: Plan) -> int:
+def _shards_done(memory: Memory, planned: Plan, numbers: NDArray[np.int64]) -> int:
     """How many shards are there, after comparing the samples that the memory holds with the plan."""
     held = memory.samples()
     done, size = 0, 0
@@ -156,7 +161,7 @@ def _shards_done(memory: Memory, planned: Plan) -> int:
         size += len(planned.shards[done])
         done += 1
     expected = np.concatenate([np.empty(0, dtype=np.int64), *planned.shards[:done]])
-    if not np.array_equal(held, expected):
+    if not np.array_equal(held, numbers[expected]):
         raise ArtifactCorrupt("the memory holds other samples than its plan", file=memory.path, cure=REBUILD)
     return done
 
@@ -184,6 +189,6 @@ def _append_shard(
         [catalog.item_ids[row] for row in part.target],
         [users[user] for user in part.user],
         part.timestamp,
-        shard,
+        part.sample,
     )
     report(len(shard), len(shard))

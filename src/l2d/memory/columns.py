@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,34 @@ from l2d.memory.ledger import DType
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Entries that are written together, or wait to be.
+
+    Args:
+        thoughts: in the memory's dtype. Shape: (entries, width).
+        item_ids: the item that came next, by its id. One per entry.
+        user_ids: whose history it was. One per entry.
+        timestamps: time of the interaction, unix seconds. Shape: (entries,).
+        samples: increasing. Shape: (entries,).
+    """
+
+    thoughts: NDArray[Any]
+    item_ids: tuple[str, ...]
+    user_ids: tuple[str, ...]
+    timestamps: NDArray[np.int64]
+    samples: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @classmethod
+    def empty(cls, width: int, dtype: DType) -> Batch:
+        """No entries."""
+        return cls(np.empty((0, width), dtype), (), (), np.empty(0, np.int64), np.empty(0, np.int64))
+
 
 IDENTITY = ["item_id", "user_id", "timestamp", "sample", "crc"]
 """The columns beside the thought."""

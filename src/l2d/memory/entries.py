@@ -1,8 +1,12 @@
-"""The memory in working form: (thought, item, user, time) in sample order, and the item vectors made of it."""
+"""The memory in working form: (thought, item, user, time) in sample order, and the item vectors made of it.
+
+Both grow in place, so that whoever holds them sees new entries at the next request. Growing and answering belong in one
+thread: neither waits for the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,13 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2d.errors import ConfigError
+from l2d.memory.growing import Room
 from l2d.memory.nearest import Indexed, Points, pays
+from l2d.memory.nearest.scan import check_size
 
 BLOCK = 1 << 13
 """Entries, and items, held in double precision at once: 64 MiB each at width 1,024."""
 
+COLUMNS = ("thoughts", "row", "user", "timestamp", "sample")
 
-@dataclass(frozen=True)
+LATE = 1 << 10
+"""Entries, beside a sixteenth of all, that may stand behind those sorted by item before all are sorted again."""
+
+SUMS = 1 << 16
+"""Sums of items that are kept between writes."""
+
+
+@dataclass(eq=False)
 class Entries:
     """Memory entries in the order of their samples.
 
@@ -27,7 +41,7 @@ class Entries:
         user: index into `user_ids`. Shape: (entries,), int32.
         timestamp: time of that interaction, unix seconds. Shape: (entries,), int64.
         sample: which training sample an entry is, strictly increasing. Shape: (entries,), int64.
-        user_ids: the users' ids.
+        user_ids: the users' ids; those of later entries come behind them.
 
     Raises:
         ConfigError: lengths, order or types that do not fit together.
@@ -38,7 +52,7 @@ class Entries:
     user: NDArray[np.int32]
     timestamp: NDArray[np.int64]
     sample: NDArray[np.int64]
-    user_ids: tuple[str, ...]
+    user_ids: Sequence[str]
 
     def __post_init__(self) -> None:
         if self.thoughts.ndim != 2 or self.thoughts.dtype not in (np.float16, np.float32):
@@ -70,30 +84,103 @@ class Entries:
         return Indexed(self.thoughts) if pays(len(self)) else self.points
 
     def places(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-        """The entries of some items, in the order of these. Shape: (entries,)."""
+        """The entries of some items, an item's together and ascending. Shape: (entries,)."""
         order, starts = self._by_row
-        rows = rows[(rows >= 0) & (rows < len(starts) - 1)]
-        counts = starts[rows + 1] - starts[rows]
+        asked = rows[(rows >= 0) & (rows < len(starts) - 1)]
+        counts = starts[asked + 1] - starts[asked]
         ends = np.cumsum(counts)
-        return order[np.arange(counts.sum()) + np.repeat(starts[rows] - (ends - counts), counts)].astype(np.int64)
+        found = order[np.arange(counts.sum()) + np.repeat(starts[asked] - (ends - counts), counts)].astype(np.int64)
+        late = np.flatnonzero(np.isin(self.row[len(order) :], rows)) + len(order)
+        if not len(late):
+            return found
+        both = np.concatenate([found, late])
+        return both[np.argsort(self.row[both], kind="stable")]
 
     @cached_property
     def _by_row(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """Places in order of their items, and where each item's begin."""
+        """Places in order of their items, and where each item's begin; of the entries that were there then."""
         counts = np.bincount(self.row)
         return np.argsort(self.row, kind="stable").astype(np.int32), np.concatenate([[0], np.cumsum(counts)])
 
+    def append(
+        self,
+        thoughts: NDArray[Any],
+        row: NDArray[np.int32],
+        users: Sequence[str],
+        timestamp: NDArray[np.int64],
+        sample: NDArray[np.int64],
+    ) -> None:
+        """Takes in later entries; what is searched by and looked up by is kept and grows with them.
+
+        Args:
+            thoughts: as stored. Shape: (n, width).
+            row: catalogue row of the item that came next. Shape: (n,).
+            users: whose entry each is, by the user's id. One per entry.
+            timestamp: unix seconds. Shape: (n,).
+            sample: strictly increasing, and above all that are there. Shape: (n,).
+
+        Raises:
+            ConfigError: lengths, order or types that do not fit.
+            InputError: a thought that cannot be searched by, see `Points`.
+        """
+        more = Entries(thoughts, row, np.zeros(len(users), np.int32), timestamp, sample, ())
+        check_size(thoughts)
+        alike = more.thoughts.dtype == self.thoughts.dtype and more.width == self.width
+        if not alike or (len(self) and len(more) and more.sample[0] <= self.sample[-1]):
+            raise ConfigError(
+                "entries do not fit behind the memory's",
+                got=f"{more.thoughts.dtype}, width {more.width}, samples from {more.sample[:1]}",
+                expected=f"{self.thoughts.dtype}, width {self.width}, samples above {self.sample[-1:]}",
+            )
+        more.user[:] = [self._user(user) for user in users]
+        first = len(self)
+        for name, room in self._rooms.items():
+            setattr(self, name, room.add(getattr(more, name)))
+        searched = {id(points): points for name, points in self.__dict__.items() if name in ("points", "indexed")}
+        for points in searched.values():
+            points.follow(self.thoughts, np.arange(first, len(self)))
+        if "_by_row" in self.__dict__ and len(self) - len(self._by_row[0]) > LATE + len(self) // 16:
+            del self._by_row
+
+    def _user(self, user_id: str) -> int:
+        """A user's index; one that is new comes behind the others."""
+        known, names = self._users
+        if user_id not in known:
+            known[user_id] = len(names)
+            names.append(user_id)
+        return known[user_id]
+
+    @cached_property
+    def _users(self) -> tuple[dict[str, int], list[str]]:
+        self.user_ids = names = list(self.user_ids)
+        return {user: index for index, user in enumerate(names)}, names
+
+    @cached_property
+    def _rooms(self) -> dict[str, Room]:
+        return {name: Room(getattr(self, name)) for name in COLUMNS}
+
+    def reserve(self) -> None:
+        """Makes room for entries to come now, and not at the first one."""
+        for name, room in self._rooms.items():
+            room.reserve(len(self) + 1)
+            setattr(self, name, room.array)
+
+    def first(self, count: int) -> Entries:
+        """The entries that came first, without a copy; they stay as they are whatever is appended here."""
+        row, user, timestamp = self.row[:count], self.user[:count], self.timestamp[:count]
+        return Entries(self.thoughts[:count], row, user, timestamp, self.sample[:count], self.user_ids)
+
     def take(self, indices: NDArray[np.integer[Any]]) -> Entries:
-        """The entries at the given increasing places; itself, where these are all of them."""
+        """The entries at the given increasing places; without a copy, where these are all of them."""
         if len(indices) == len(self):
-            return self
+            return self.first(len(self))
         row, user, timestamp, sample = (
             column[indices] for column in (self.row, self.user, self.timestamp, self.sample)
         )
         return Entries(self.thoughts[indices], row, user, timestamp, sample, self.user_ids)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class ItemVectors:
     """One vector per catalogue row: the mean of the thoughts that the item followed.
 
@@ -118,9 +205,70 @@ class ItemVectors:
         return len(self.counts)
 
     @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """The items that have entries. Shape: (items,)."""
+        return self.counts > 0
+
+    @cached_property
     def points(self) -> Points:
         """The vectors, ready to be searched, centred by the mean of the known ones."""
-        return Points(self.vectors, self.counts > 0)
+        return Points(self.vectors, self.known)
+
+    def follow(self, entries: Entries, first: int) -> NDArray[np.int64]:
+        """Moves the vectors of the items that entries were appended for, in place.
+
+        Over float16 thoughts the vectors are then those of `aggregate` bit by bit, see `item_sums`; over float32 they
+        agree within rounding. The sum of an item is made of its entries once, and kept.
+
+        Args:
+            entries: the memory, of which all before `first` are in the vectors.
+            first: place of the first one that is not.
+
+        Returns:
+            The rows of those items, ascending.
+        """
+        fresh = entries.row[first:]
+        order = np.argsort(fresh, kind="stable")
+        rows, starts, counts = np.unique(fresh[order].astype(np.int64), return_index=True, return_counts=True)
+        if len(rows) and rows[-1] >= len(self):
+            raise ConfigError(
+                "an entry's item is not in the catalogue", got=int(rows[-1]), expected=f"rows below {len(self)}"
+            )
+        added = run_sums(entries.thoughts[first + order], starts)
+        self.counts[rows] += counts
+        self.known[rows] = True
+        for row, more in zip(rows.tolist(), added, strict=True):
+            self.vectors[row] = self._sum(entries, row, more) / self.counts[row]
+        if "points" in self.__dict__:
+            self.points.follow(self.vectors, rows, self.known)
+        return rows
+
+    def _sum(self, entries: Entries, row: int, more: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Sum of an item's entries, of which `more` is that of the new ones."""
+        if row in self._sums:
+            self._sums[row] += more
+        else:
+            if len(self._sums) >= SUMS:
+                self._sums.clear()
+            self._sums[row] = _sums(entries, slice(row, row + 1))[0]
+        return self._sums[row]
+
+    @cached_property
+    def _sums(self) -> dict[int, NDArray[np.float64]]:
+        return {}
+
+    def extend(self, items: int) -> None:
+        """Goes over to a catalogue that has more items behind those of this one; they are unknown."""
+        more = items - len(self)
+        self.known = np.concatenate([self.known, np.zeros(more, dtype=bool)])
+        self.vectors = self._rooms[0].add(np.zeros((more, self.vectors.shape[1]), dtype=np.float32))
+        self.counts = self._rooms[1].add(np.zeros(more, dtype=np.int64))
+        if "points" in self.__dict__:
+            self.points.follow(self.vectors, np.arange(items - more, items), self.known)
+
+    @cached_property
+    def _rooms(self) -> tuple[Room, Room]:
+        return Room(self.vectors), Room(self.counts)
 
 
 def run_sums(thoughts: NDArray[Any], starts: NDArray[np.integer[Any]]) -> NDArray[np.float64]:

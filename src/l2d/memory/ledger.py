@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,26 @@ HINT = "_versions/latest_version_hint.json"
 REBUILD = "restore the memory from a copy, or run `l2d memory build RUN --overwrite`"
 
 DType = Literal["float16", "float32"]
+Cause = Literal["build", "move", "forget", "compact", "roll back"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A state of the memory that can be returned to, or the present one.
+
+    Args:
+        version: its number; a later one is higher, also after a return.
+        entries: number of entries.
+        moved: the last live interaction whose entry is in it, or whose turn is over; 0 for none.
+        time: when it was made, unix seconds; 0 where nobody recorded it.
+        what: what made it.
+    """
+
+    version: int
+    entries: int
+    moved: int
+    time: int
+    what: Cause
 
 
 @dataclass(frozen=True)
@@ -40,6 +61,11 @@ class Ledger:
         entries: number of entries in that version.
         finished: whether a build wrote all it had planned.
         files: sha256 of every file, by its path below the memory's folder.
+        moved: the last live interaction that the memory has taken in; what comes after it waits in the journal.
+        undone: first and last live interaction that a roll back took away, (0, 0) if none was; numbers never come
+            again, so this stays true for good.
+        floor: the version that the last forget left; earlier ones are gone and never come back.
+        history: the versions that are kept, oldest first, since the build's end.
     """
 
     width: int
@@ -50,6 +76,27 @@ class Ledger:
     entries: int = 0
     finished: bool = False
     files: dict[str, str] = field(default_factory=dict)
+    moved: int = 0
+    undone: tuple[int, int] = (0, 0)
+    floor: int = 0
+    history: tuple[Version, ...] = ()
+
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        """The versions that are kept, oldest first; the last one is the present one."""
+        return self.history or (Version(self.version, self.entries, self.moved, 0, "build"),)
+
+    @property
+    def lived(self) -> bool:
+        """Whether it holds anything else than its build wrote, by growth or by removal."""
+        return bool(self.moved or self.floor or self.undone[1])
+
+    def dated(self, what: Cause, keep: Sequence[Version] | None = None) -> Ledger:
+        """The ledger with its version entered into the history, behind those in `keep` (default: all)."""
+        earlier = self.history if keep is None else tuple(keep)
+        return replace(
+            self, history=(*earlier, Version(self.version, self.entries, self.moved, int(time.time()), what))
+        )
 
     def save(self, folder: Path) -> None:
         """Writes the ledger atomically, with a digest of itself."""
@@ -75,16 +122,20 @@ class Ledger:
             intact = False
         if not intact:
             raise ArtifactCorrupt("the memory's ledger was changed", file=file, cure=REBUILD)
-        return cls(**content["ledger"])
+        record = dict(content["ledger"])
+        record["history"] = tuple(Version(**version) for version in record.get("history", ()))
+        record["undone"] = tuple(record.get("undone", (0, 0)))
+        return cls(**record)
 
-    def verify(self, folder: Path) -> None:
-        """Compares every listed file with its digest.
+    def verify(self, folder: Path, known: Mapping[str, str] | None = None) -> None:
+        """Compares every listed file with its digest, but those that were found right before (`known`).
 
         Raises:
             ArtifactMissing: a file is gone.
             ArtifactCorrupt: a file's bytes changed.
         """
-        verify_checksums(folder, self.files)
+        known = known or {}
+        verify_checksums(folder, {name: digest for name, digest in self.files.items() if known.get(name) != digest})
 
     def with_new_files(self, folder: Path, **changes: Any) -> Ledger:
         """The ledger after a commit: files not listed so far are flushed to the disk and listed."""
@@ -93,6 +144,11 @@ class Ledger:
             fsync(folder / name)
         digests = {name: sha256_file(folder / name) for name in fresh}
         return replace(self, files=self.files | digests, **changes)
+
+    def without(self, names: Iterable[str]) -> Ledger:
+        """The ledger without some files."""
+        gone = set(names)
+        return replace(self, files={name: digest for name, digest in self.files.items() if name not in gone})
 
     def drop_unlisted(self, folder: Path) -> None:
         """Removes what an interrupted append left behind, manifests first: so a half-removed commit is no commit."""

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,61 +12,25 @@ from numpy.typing import NDArray
 
 from l2d.catalog import Catalog
 from l2d.errors import (
-    ArtifactCorrupt,
+    ArtifactBusy,
     ArtifactExists,
-    ArtifactMismatch,
     ArtifactMissing,
     ConfigError,
-    InputError,
-    L2DError,
-    OutOfSpace,
 )
 from l2d.interactions import UNKNOWN_TIME
-from l2d.memory.columns import IDENTITY, entry_crcs, entry_table, identity_bytes, narrow, schema
+from l2d.memory.columns import IDENTITY, Batch, entry_table, narrow
 from l2d.memory.entries import Entries
-from l2d.memory.ledger import REBUILD, DType, Ledger, unclaimed
+from l2d.memory.guard import lance_errors, steady
+from l2d.memory.info import MemoryInfo
+from l2d.memory.ledger import DType, Ledger, Version, unclaimed
+from l2d.memory.reading import dataset, read_entries, read_identity, read_thoughts
+from l2d.memory.versions import compacted, returned, without
 
 if TYPE_CHECKING:
-    import lance
     import pyarrow as pa
 
-BATCH = 1 << 13
-"""Entries read at once."""
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says when a file cannot grow."""
-
-
-@dataclass(frozen=True)
-class MemoryInfo:
-    """What a memory holds.
-
-    Args:
-        entries: number of entries.
-        items: items with at least one entry.
-        users: users with at least one entry.
-        width: length of a thought.
-        dtype: type of the stored thoughts.
-        bytes: size on disk of all versions, the ledger included.
-        versions: Lance commits.
-        through: the last split whose targets it holds, None where nobody said.
-        first, last: earliest and latest known time, unix seconds; None where no entry has one.
-        finished: whether its build has come to its end.
-        metadata: fingerprints of what it was made with.
-    """
-
-    entries: int
-    items: int
-    users: int
-    width: int
-    dtype: DType
-    bytes: int
-    versions: int
-    through: str | None
-    first: int | None
-    last: int | None
-    finished: bool
-    metadata: dict[str, Any]
+ATTEMPTS = 5
+"""How often a memory is opened anew that a writer changes meanwhile."""
 
 
 class Memory:
@@ -107,22 +67,38 @@ class Memory:
         return cls(path, ledger)
 
     @classmethod
-    def open(cls, path: Path, *, expected: Mapping[str, Any] | None = None, unfinished: bool = False) -> Memory:
+    def open(
+        cls,
+        path: Path,
+        *,
+        expected: Mapping[str, Any] | None = None,
+        unfinished: bool = False,
+        known: Mapping[str, str] | None = None,
+    ) -> Memory:
         """Opens a memory after comparing every file with its checksum.
 
         Args:
             path: the memory's folder.
             expected: metadata that must be the memory's, such as fingerprints.
             unfinished: whether a memory whose build has not come to its end will do.
+            known: checksums of files that were compared before and are not again.
 
         Raises:
             ArtifactMissing: no memory, an unfinished one, or one of its files is gone.
             ArtifactCorrupt: a file's bytes changed.
             ArtifactMismatch: the metadata differ; names both sides.
+            ArtifactBusy: a writer changes it faster than it can be opened.
         """
-        ledger = Ledger.load(path)
-        ledger.require(path, dict(expected or {}))
-        ledger.verify(path)
+        for attempt in range(ATTEMPTS):
+            ledger = Ledger.load(path)
+            ledger.require(path, dict(expected or {}))
+            try:
+                with steady(path, ledger):
+                    ledger.verify(path, known)
+                break
+            except ArtifactBusy:
+                if attempt == ATTEMPTS - 1:
+                    raise
         if not (ledger.finished or unfinished):
             raise ArtifactMissing(
                 f"the memory in {path} is not finished",
@@ -146,6 +122,8 @@ class Memory:
         user_ids: Sequence[str],
         timestamps: NDArray[np.int64],
         samples: NDArray[np.int64],
+        *,
+        moved: int | None = None,
     ) -> None:
         """Adds entries in one commit: afterwards all of them are there, or none.
 
@@ -155,6 +133,7 @@ class Memory:
             user_ids: whose history it was. One per entry.
             timestamps: time of the interaction, unix seconds. Shape: (entries,).
             samples: the sample that an entry is made of, each at most once in a memory. Shape: (entries,).
+            moved: the last live interaction that a finished memory has taken in with them; None for the former one.
 
         Raises:
             ConfigError: columns of different length, or another width.
@@ -172,9 +151,12 @@ class Memory:
         table = entry_table(stored, item_ids, user_ids, timestamps, samples)
         self._roll_back()
         try:
-            with _lance_errors(self.path, writing=True):
+            with lance_errors(self.path, writing=True):
                 version = self._commit(table)
             ledger = self.ledger.with_new_files(self.path, version=version, entries=self.ledger.entries + len(samples))
+            if self.ledger.finished:
+                moved = self.ledger.moved if moved is None else moved
+                ledger = replace(ledger, moved=moved).dated("move", self.ledger.versions)
             ledger.save(self.path)
         except BaseException:
             self._roll_back()
@@ -183,46 +165,97 @@ class Memory:
 
     def finish(self) -> None:
         """Marks the memory as complete: from now on `open` accepts it."""
-        self.ledger = replace(self.ledger, finished=True)
+        self.ledger = replace(self.ledger, finished=True).dated("build", ())
         self.ledger.save(self.path)
+
+    @property
+    def versions(self) -> tuple[Version, ...]:
+        """The states that can be returned to, oldest first; the last one is the present one."""
+        return self.ledger.versions
+
+    def remove(self, samples: NDArray[np.int64], instead: Batch | None = None, *, moved: int | None = None) -> int:
+        """Removes entries for good: no file of the memory holds them afterwards, and no earlier version is left.
+
+        Args:
+            samples: theirs; those that are not there are passed over.
+            instead: entries that take the place of some of them, in the same step.
+            moved: as in `append`.
+
+        Returns:
+            How many fewer there are.
+
+        Raises:
+            ConfigError: `instead` has other samples.
+            DataError: a thought that is not finite in the memory's dtype.
+            OutOfSpace: the disk is full; the memory is as it was.
+        """
+        before, table = len(self), None
+        if instead is not None and len(instead):
+            if not np.isin(instead.samples, np.intersect1d(samples, self.samples())).all():
+                raise ConfigError("an entry takes the place of none", expected="samples that are there and removed")
+            stored = narrow(instead.thoughts, self.ledger.dtype, instead.samples)
+            table = entry_table(stored, instead.item_ids, instead.user_ids, instead.timestamps, instead.samples)
+        self._change(lambda ledger: without(self.path, ledger, samples, table), moved)
+        return before - len(self)
+
+    def compact(self, *, keep: int = 1, moved: int | None = None) -> None:
+        """Joins small files, and drops all versions but the newest.
+
+        Args:
+            keep: how many versions stay, the new one among them.
+            moved: as in `append`.
+
+        Raises:
+            ConfigError: `keep` below 1.
+            OutOfSpace: the disk is full; the memory is as it was.
+        """
+        self._change(lambda ledger: compacted(self.path, ledger, keep), moved)
+
+    def roll_back(self, version: int, *, last: int = 0) -> None:
+        """Goes back to an earlier version, which becomes a new one; what came between is gone.
+
+        Args:
+            version: one of `versions`.
+            last: the last live interaction there is; those that the version does not have count as undone.
+
+        Raises:
+            ConfigError: no such version, or one from before a forget.
+        """
+        self._change(lambda ledger: returned(self.path, ledger, version, last))
+
+    def recover(self) -> None:
+        """For a writer: removes what a process left behind that died while it wrote."""
+        self._roll_back()
+
+    def _change(self, step: Callable[[Ledger], Ledger], moved: int | None = None) -> None:
+        self._roll_back()
+        try:
+            ledger = step(self.ledger if moved is None else replace(self.ledger, moved=moved))
+            ledger.save(self.path)
+        except BaseException:
+            self._roll_back()
+            raise
+        self.ledger = ledger
+        ledger.drop_unlisted(self.path)
 
     def samples(self) -> NDArray[np.int64]:
         """The samples that the memory holds, in the order they were written. Shape: (entries,)."""
-        return self._identity(["sample"])["sample"].to_numpy()
+        return self._identity("sample")["sample"].to_numpy()
 
-    def entries(self, catalog: Catalog) -> Entries:
+    def entries(self, catalog: Catalog, more: Batch | None = None) -> Entries:
         """Everything, in sample order, each entry compared with its crc.
 
         Args:
             catalog: what the item ids are rows of.
+            more: entries that come after all of these, such as those that wait in a journal.
 
         Raises:
             ArtifactCorrupt: an entry does not match its crc, or stands twice.
             ArtifactMismatch: an item that the catalogue does not have.
+            ArtifactBusy: a writer removed this state of the memory; opening it again helps.
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        table = self._identity(IDENTITY)
-        sample = table["sample"].to_numpy()
-        order = np.argsort(sample, kind="stable")
-        if (np.diff(sample[order]) == 0).any():
-            raise ArtifactCorrupt("a sample stands in the memory twice", file=self.path, cure=REBUILD)
-        thoughts = self._thoughts(table, sample, order)
-        rows = pc.index_in(table["item_id"], value_set=pa.array(catalog.item_ids, pa.string()))
-        if rows.null_count:
-            stranger = table["item_id"].filter(pc.is_null(rows))[0].as_py()
-            raise ArtifactMismatch(
-                "the memory holds an item that the catalogue lacks",
-                got=f"memory item {stranger!r}",
-                expected=f"one of {len(catalog)} catalogue items",
-                file=self.path,
-                cure="use the catalogue it was made with",
-            )
-        users = sorted(pc.unique(table["user_id"]).to_pylist())
-        user = pc.index_in(table["user_id"], value_set=pa.array(users, pa.string()))
-        row, owner = rows.to_numpy().astype(np.int32)[order], user.to_numpy().astype(np.int32)[order]
-        return Entries(thoughts, row, owner, table["timestamp"].to_numpy()[order], sample[order], tuple(users))
+        with steady(self.path, self.ledger):
+            return read_entries(self.path, self.ledger, catalog, more)
 
     def verify(self) -> None:
         """Compares every file with its checksum and every entry with its crc.
@@ -230,23 +263,27 @@ class Memory:
         Raises:
             ArtifactMissing, ArtifactCorrupt: what is wrong.
         """
-        self.ledger.verify(self.path)
-        table = self._identity(IDENTITY)
-        sample = table["sample"].to_numpy()
-        self._thoughts(table, sample, np.arange(len(sample)))
+        with steady(self.path, self.ledger):
+            self.ledger.verify(self.path)
+            read_thoughts(self.path, self.ledger, read_identity(self.path, self.ledger, IDENTITY))
 
-    def info(self) -> MemoryInfo:
-        """Counts and sizes; reads all columns but the thoughts."""
-        import pyarrow.compute as pc
+    def info(self, more: Batch | None = None) -> MemoryInfo:
+        """Counts and sizes; reads all columns but the thoughts.
 
-        table = self._identity(["item_id", "user_id", "timestamp"])
+        Args:
+            more: entries to be counted in, such as those that wait in a journal.
+        """
+        table, ledger = self._identity("item_id", "user_id", "timestamp"), self.ledger
+        items, users = (set(table[f"{name}_id"].unique().to_pylist()) for name in ("item", "user"))
         times = table["timestamp"].to_numpy()
+        if more is not None:
+            items, users = items | set(more.item_ids), users | set(more.user_ids)
+            times = np.concatenate([times, more.timestamps])
         times = times[times != UNKNOWN_TIME]
-        ledger = self.ledger
         return MemoryInfo(
-            entries=ledger.entries,
-            items=pc.count_distinct(table["item_id"]).as_py(),
-            users=pc.count_distinct(table["user_id"]).as_py(),
+            entries=ledger.entries + (0 if more is None else len(more)),
+            items=len(items),
+            users=len(users),
             width=ledger.width,
             dtype=ledger.dtype,
             bytes=sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
@@ -268,81 +305,8 @@ class Memory:
 
         if self.ledger.version == 0:
             return int(lance.write_dataset(table, str(self.path), mode="create").version)
-        return int(lance.write_dataset(table, self._dataset(), mode="append").version)
+        return int(lance.write_dataset(table, dataset(self.path, self.ledger.version), mode="append").version)
 
-    def _dataset(self) -> lance.LanceDataset:
-        import lance
-
-        # By its number: Lance's own "latest" falls back to an older version when a manifest is gone.
-        return lance.dataset(str(self.path), version=self.ledger.version)
-
-    def _identity(self, columns: list[str]) -> pa.Table:
-        """Some columns of all entries, in the order they were written."""
-        if self.ledger.version == 0:
-            return schema(self.ledger.width, self.ledger.dtype).empty_table().select(columns)
-        with _lance_errors(self.path):
-            table = self._dataset().to_table(columns=columns)
-        if len(table) != self.ledger.entries or any(column.null_count for column in table.columns):
-            raise ArtifactCorrupt(
-                "the memory lost entries", got=len(table), expected=self.ledger.entries, file=self.path, cure=REBUILD
-            )
-        return table
-
-    def _thoughts(self, identity: pa.Table, sample: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[Any]:
-        """The thoughts, entry `order[i]` of the dataset at place i, read in batches and compared with the crcs."""
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        thoughts = np.empty((len(order), self.ledger.width), dtype=self.ledger.dtype)
-        digests, crcs = identity_bytes(identity), identity["crc"].to_numpy()
-        done = 0
-        for batch in self._thought_batches():
-            part = slice(done, done + len(batch))
-            done += len(batch)
-            wrong = np.flatnonzero(entry_crcs(batch, digests[part]) != crcs[part])
-            if len(wrong):
-                raise ArtifactCorrupt(
-                    f"the entry of sample {sample[part][wrong[0]]} does not match its crc", file=self.path, cure=REBUILD
-                )
-            thoughts[place[part]] = batch
-        if done != len(order):
-            raise ArtifactCorrupt(
-                "the memory lost thoughts", got=done, expected=len(order), file=self.path, cure=REBUILD
-            )
-        return thoughts
-
-    def _thought_batches(self) -> Iterator[NDArray[Any]]:
-        if self.ledger.version == 0:
-            return
-        with _lance_errors(self.path):
-            for batch in self._dataset().to_batches(columns=["thought"], batch_size=BATCH):
-                values = batch.column(0).flatten().to_numpy()
-                yield values.reshape(-1, self.ledger.width)
-
-
-@contextlib.contextmanager
-def _lance_errors(path: Path, *, writing: bool = False) -> Iterator[None]:
-    """Turns whatever Lance throws into one of our errors.
-
-    Broken files make it raise OSError, ValueError, RuntimeError or a Rust panic, which is a BaseException.
-    """
-    try:
-        yield
-    except (L2DError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
-        raise
-    except BaseException as error:
-        code = re.search(r"os error (\d+)", str(error))
-        if code and int(code[1]) in NO_ROOM:
-            raise OutOfSpace(
-                f"no space left while writing {path}",
-                got=os.strerror(int(code[1])),
-                cure="free some space or raise the limit, then run the same command again: it resumes",
-            ) from error
-        if writing:
-            raise InputError(
-                f"cannot write {path}", got=_first_line(error), cure="check the folder's permissions and disk"
-            ) from error
-        raise ArtifactCorrupt(f"{path} cannot be read", got=_first_line(error), cure=REBUILD) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    def _identity(self, *columns: str) -> pa.Table:
+        with steady(self.path, self.ledger):
+            return read_identity(self.path, self.ledger, list(columns))

@@ -54,6 +54,7 @@ class Indexed(Points):
         n, width = vectors.shape
         lists = max(1, round(n**0.5))
         quantizer = faiss.IndexFlatL2(width)
+        self._origin = self._halves.centre
         self._index = faiss.IndexIVFScalarQuantizer(quantizer, width, lists, faiss.ScalarQuantizer.QT_8bit)
         rng = np.random.default_rng(seed)
         learned = np.sort(rng.permutation(n)[: lists * TRAINING])
@@ -63,7 +64,12 @@ class Indexed(Points):
         self.probes, self.recall = self._settle(rng)
 
     def _centred(self, places: Places) -> NDArray[np.float32]:
-        return (self.vectors[places] - self._halves.centre).astype(np.float32)
+        return (self.vectors[places] - self._origin).astype(np.float32)
+
+    def follow(self, vectors: NDArray[Any], places: Places, known: Mask | None = None) -> None:
+        """As for `Points`, where all places are new ones; the lists and `recall` stay those of the first points."""
+        super().follow(vectors, places, known)
+        self._index.add(self._centred(places))
 
     def _settle(self, rng: np.random.Generator) -> tuple[int, float]:
         """The fewest lists, doubling from one, that reach the recall."""
@@ -94,7 +100,7 @@ class Indexed(Points):
         plain = known is None and self._known is None
         free = np.array([i for i in range(len(wanted)) if plain and (not filters or filters[i].idle)], dtype=np.int64)
         wide = min(len(self), MORE * count)
-        asked = (wanted[free] - self._halves.centre).astype(np.float32)
+        asked = (wanted[free] - self._origin).astype(np.float32)
         parameters = faiss.SearchParametersIVF(nprobe=self.probes)
         listed = self._index.search(asked, wide, params=parameters)[1] if len(free) else np.empty((0, wide), np.int64)
         enough = (listed >= 0).sum(axis=1) >= min(count, len(self))

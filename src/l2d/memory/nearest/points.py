@@ -53,6 +53,20 @@ class Points:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def follow(self, vectors: NDArray[Any], places: Places, known: Mask | None = None) -> None:
+        """Goes over to vectors of which some are new or were changed; what is known of the others is kept.
+
+        Args:
+            vectors: all of them, the former ones first. Shape: (n, width).
+            places: where new ones stand, and those that were changed in place.
+            known: points that may be found; None for all. Shape: (n,).
+
+        Raises:
+            InputError: as when points are made.
+        """
+        self.vectors, self._known = vectors, known
+        self._halves = self._halves.followed(vectors, places, known)
+
     def near(
         self,
         thoughts: NDArray[np.float32],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from l2d.errors import InputError
+from l2d.memory.growing import Room
 from l2d.memory.nearest.near import Filter, Places, Request, starts_of
 from l2d.memory.nearest.products import CELLS, SINGLE, Factors, Mask, fastest, mean
 
@@ -112,7 +114,45 @@ class Halves:
         greatest = max(peaks, default=0.0)
         return float(np.exp2(13 - np.floor(np.log2(greatest)))) if greatest else 1.0
 
-    def _prepare(self, part: slice) -> None:
+    def followed(self, vectors: NDArray[Any], places: Places, known: Mask | None) -> Halves:
+        """The same after some vectors were added or changed, in place; made anew once twice as many are there.
+
+        Any centre will do for the bounds. That of vectors long gone makes them wider, hence the second case; copies
+        whose scale is too large for a new vector are made anew as well.
+        """
+        size, longest = self._made_of
+        if len(vectors) >= 2 * size or not self._fits(vectors[places]):
+            return Halves(vectors, known)
+        more = np.empty((len(vectors) - len(self._norms), 1), dtype=np.float32)
+        values, norms, squares = self._rooms
+        self._vectors = vectors
+        self._values = vectors if self._in_place else values.add(np.empty((len(more), vectors.shape[1]), np.float16))
+        self._norms, self._squares = norms.add(more[:, 0]), squares.add(more[:, 0])
+        check_size(vectors[places])
+        self._prepare(places)
+        if known is not None:
+            self._squares[places[~known[places]]] = np.inf
+        longest = max(longest, float(self._norms[places].max(initial=0.0)))
+        self._made_of = size, longest
+        self._greatest = self._scale * (longest * (1 + self._rounding) + self._floor)
+        return self
+
+    def _fits(self, vectors: NDArray[Any]) -> bool:
+        """Whether copies of some vectors would stay within float16."""
+        if self._in_place:
+            return True
+        return float(np.abs(vectors - self.centre).max(initial=0.0)) * self._scale <= float(np.finfo(np.float16).max)
+
+    @cached_property
+    def _rooms(self) -> tuple[Room, Room, Room]:
+        return Room(self._values), Room(self._norms), Room(self._squares)
+
+    @cached_property
+    def _made_of(self) -> tuple[int, float]:
+        """How many vectors it was made of, and the greatest norm since."""
+        return len(self._norms), float(self._norms.max(initial=0.0))
+
+    def _prepare(self, part: slice | Places) -> None:
         centred = self._vectors[part] - self.centre
         self._squares[part] = np.einsum("ij,ij->i", centred, centred)
         multiplied = self._vectors[part].astype(np.float64) if self._in_place else centred
