@@ -9,7 +9,8 @@ import pytest
 
 from l2d.decode import Auto, Materials, Recipe, Spread, TitleMap, classes
 from l2d.decode.auto import Seen
-from l2d.decode.classes import RIDGE, ItemClasses, blended, recent_counts
+from l2d.decode.classes import RIDGE, ItemClasses, blended
+from l2d.decode.prior import recent_counts
 from l2d.errors import ConfigError
 from l2d.evidence import Evidence
 from l2d.memory import Entries, ItemVectors, aggregate

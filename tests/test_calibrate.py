@@ -467,7 +467,9 @@ def test_calibration_knows_nothing_of_the_test_split_and_repeats_to_the_byte(run
         np.concatenate([entries.sample, len(train) + np.arange(len(targets))]),
         entries.user_ids,
     )
-    run.dataset = Dataset(run.catalog, changed, Splits(train, valid, Forbidden()), {})  # type: ignore[arg-type]
+    shown = Splits(train, valid, splits.test)
+    object.__setattr__(shown, "test", Forbidden())
+    run.dataset = Dataset(run.catalog, changed, shown, {})
     with pytest.raises(AssertionError, match="length"):
         len(run.dataset.splits.test)
     run.calibrate(seed=0)

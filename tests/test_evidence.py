@@ -349,3 +349,16 @@ def test_real_data_gives_the_reference_figures(name: str) -> None:
         assert found[: len(expected)] == pytest.approx(expected, abs=tolerance)
         if decoder.name == "cooccurrence":
             assert by_title == pytest.approx(REFERENCE[name]["cooccurrence by title"], abs=tolerance)
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=windows_strategy, second=windows_strategy)
+def test_counts_of_two_sets_of_examples_join_to_those_of_both(first: Windows, second: Windows) -> None:
+    parts = [Evidence.learn(examples_from(windows), ITEMS) for windows in (first, second)]
+    whole, joined = Evidence.learn(examples_from(first + second), ITEMS), parts[0].joined(parts[1])
+    np.testing.assert_array_equal(joined.popularity, whole.popularity)
+    for name in ("transitions", "cooccurrence"):
+        got, expected = getattr(joined, name), getattr(whole, name)
+        np.testing.assert_array_equal(got.starts, expected.starts)
+        np.testing.assert_array_equal(got.targets, expected.targets)
+        np.testing.assert_allclose(got.weights, expected.weights, rtol=1e-12)

@@ -77,6 +77,13 @@ class Links:
         kept = ~(rows[source] | rows[self.targets])
         return Links.from_keys(source[kept] * self.items + self.targets[kept], self.weights[kept], self.items)
 
+    def joined(self, other: Links) -> Links:
+        """The sums of two matrices of one catalogue."""
+        keys = np.concatenate([part.sources * self.items + part.targets for part in (self, other)])
+        keys, place = np.unique(keys, return_inverse=True)
+        weights = np.bincount(place, np.concatenate([self.weights, other.weights]), len(keys))
+        return Links.from_keys(keys, weights.astype(np.float64, copy=False), self.items)
+
     def of(self, row: int) -> tuple[Rows, NDArray[np.float64]]:
         """What one item links to, and how strongly."""
         span = slice(self.starts[row], self.starts[row + 1])
@@ -198,6 +205,11 @@ class Evidence:
         joined = np.bincount(place, weights[weights > 0], len(keys))
         totals = np.bincount(keys // items, joined, items)
         return Links.from_keys(keys, joined / np.maximum(totals, 1.0)[keys // items] ** damping, items)
+
+    def joined(self, other: Evidence) -> Evidence:
+        """The counts of two sets of examples of one catalogue; co-occurrence as if learnt at once, within rounding."""
+        links = (self.transitions.joined(other.transitions), self.cooccurrence.joined(other.cooccurrence))
+        return Evidence(self.popularity + other.popularity, *links)
 
     def without(self, rows: NDArray[np.bool_]) -> Evidence:
         """The counts as if the marked items were unknown. Shape of the marks: (items,)."""

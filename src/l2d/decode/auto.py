@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from l2d.decode.classes import ItemClasses, Spread, blended, recent_counts
+from l2d.decode.classes import ItemClasses, Spread, blended
+from l2d.decode.prior import Prior
 from l2d.errors import ConfigError
 from l2d.evidence import Evidence, Links, blocks
 from l2d.memory import Entries, ItemVectors, aggregate
@@ -98,18 +99,17 @@ class Materials:
         items = aggregate(entries, len(self.items))
         return replace(self, evidence=self.evidence.without(rows), entries=entries, items=items)
 
-    def classes(self, recipe: Recipe) -> ItemClasses:
+    def prior(self, recipe: Recipe) -> Prior:
+        """How probable items are before a thought is read."""
+        newcomer = 0.0 if self.text is None else recipe.newcomer
+        return Prior(self.entries, self.items, half_life=recipe.half_life, power=recipe.prior, newcomer=newcomer)
+
+    def classes(self, recipe: Recipe, prior: Prior | None = None) -> ItemClasses:
         """What the thought says."""
-        recent = recent_counts(self.entries, len(self.items), recipe.half_life)
-        known = self.items.counts > 0
-        given = 0.0 if self.text is None else recipe.newcomer * recent.sum() / max(1, known.sum())
-        # A very old entry's weight may round to zero; its item stays known.
-        prior = np.where(known, np.maximum(recent, np.finfo(np.float64).tiny), given) ** recipe.prior
-        prior[~known & (given == 0)] = 0.0
         return ItemClasses(
             self.spread,
             blended(self.items, self.text, recipe.text),
-            prior,
+            (prior or self.prior(recipe)).weights(),
             shrinkage=recipe.shrinkage,
             temperature=recipe.temperature,
         )
@@ -167,14 +167,39 @@ class Auto:
         self.materials, self.recipe = materials, recipe
 
     @cached_property
+    def prior(self) -> Prior:
+        """How probable items are before the thought is read."""
+        return self.materials.prior(self.recipe)
+
+    @cached_property
     def classes(self) -> ItemClasses:
         """What the thought says."""
-        return self.materials.classes(self.recipe)
+        return self.materials.classes(self.recipe, self.prior)
 
     @cached_property
     def links(self) -> Links:
         """What counts say."""
         return self.materials.links(self.recipe)
+
+    def follow(self, first: int) -> None:
+        """Takes in entries that were appended to the memory, once its item vectors have followed them.
+
+        Only the classes of their items are made again. What counts say, and the metric, stay as they are.
+
+        Args:
+            first: place of the first one that is new here.
+        """
+        if "classes" not in self.__dict__:
+            return
+        rows = np.unique(self.materials.entries.row[first:]).astype(np.int64)
+        self.classes.place(rows, blended(self.materials.items, self.materials.text, self.recipe.text, rows))
+        changed = self.prior.follow(first)
+        self.classes.weigh(changed, self.prior.weights(changed))
+
+    def recount(self, evidence: Evidence) -> None:
+        """Goes over to other counts."""
+        self.materials = replace(self.materials, evidence=evidence)
+        self.__dict__.pop("links", None)
 
     def rank(self, requests: Requests, k: int) -> Rankings:
         """Ranks the whole catalogue for each request and keeps the best k.

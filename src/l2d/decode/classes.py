@@ -21,12 +21,13 @@ from l2d.memory.nearest import mean, product
 ROWS = 1 << 14
 """Entries converted to double precision at once."""
 
-DAY = 86_400
-
 RIDGE = (1e1, 1e2, 1e3, 1e4, 1e5)
 """Penalties of the title map that are tried."""
 
 FOLDS = 5
+
+Chosen = slice | NDArray[np.int64]
+"""Some rows of the catalogue."""
 
 
 @dataclass(frozen=True)
@@ -162,17 +163,27 @@ class ItemClasses:
         shrinkage: float | None,
         temperature: float,
     ) -> None:
-        metric = spread.metric(shrinkage)
-        self.known = prior > 0
+        self._spread, self._metric, self._temperature = spread, spread.metric(shrinkage), temperature
         self._centre = spread.centre.astype(np.float32)
         # Items along the rows: for a single thought that product takes half the time of the other layout's.
         self._weight = np.empty((len(self._centre), len(vectors)), dtype=np.float32)
-        with np.errstate(divide="ignore"):
-            self._bias = np.log(prior).astype(np.float32)
+        self._away = np.empty(len(vectors))
+        self._bias, self.known = np.empty(len(vectors), dtype=np.float32), np.empty(len(vectors), dtype=bool)
         for block in _slices(len(vectors)):
-            placed = (vectors[block] - spread.centre) @ metric
-            self._weight[:, block] = 2 / temperature * (metric @ placed.T)
-            self._bias[block] -= np.einsum("ij,ij->i", placed, placed) / temperature
+            self.place(block, vectors[block])
+        self.weigh(slice(None), prior)
+
+    def place(self, rows: Chosen, vectors: NDArray[np.floating[Any]]) -> None:
+        """Moves some items to other vectors; `weigh` them afterwards. Shape of the vectors: (rows, width)."""
+        placed = (vectors - self._spread.centre) @ self._metric
+        self._weight[:, rows] = 2 / self._temperature * (self._metric @ placed.T)
+        self._away[rows] = np.einsum("ij,ij->i", placed, placed) / self._temperature
+
+    def weigh(self, rows: Chosen, prior: NDArray[np.float64]) -> None:
+        """Gives some items another prior. Shape of the prior: (rows,)."""
+        self.known[rows] = prior > 0
+        with np.errstate(divide="ignore"):
+            self._bias[rows] = np.log(prior).astype(np.float32) - self._away[rows]
 
     def probabilities(self, thoughts: NDArray[np.float32]) -> NDArray[np.float32]:
         """Softmax over the items with a prior, 0 for the others. (n, width) -> (n, items).
@@ -187,22 +198,10 @@ class ItemClasses:
         return np.maximum(scores, np.finfo(np.float32).tiny, out=scores, where=self.known)
 
 
-def recent_counts(entries: Entries, items: int, half_life: float | None) -> NDArray[np.float64]:
-    """Entries of each item, an entry counting half of one that is `half_life` days younger. Shape: (items,).
-
-    Args:
-        entries: the memory.
-        items: catalogue size.
-        half_life: in days, counted back from the newest entry; None counts all alike.
-    """
-    if half_life is None or not len(entries):
-        return np.bincount(entries.row, minlength=items).astype(np.float64)
-    days = (entries.timestamp.max() - entries.timestamp) / DAY
-    return np.bincount(entries.row, 0.5 ** (days / half_life), items).astype(np.float64, copy=False)
-
-
-def blended(items: ItemVectors, text: NDArray[np.float32] | None, weight: float) -> NDArray[np.float32]:
-    """Item vectors drawn toward what titles predict: (n mean + weight text) / (n + weight). Shape: (items, width).
+def blended(
+    items: ItemVectors, text: NDArray[np.float32] | None, weight: float, rows: Chosen = slice(None)
+) -> NDArray[np.float32]:
+    """Item vectors drawn toward what titles predict: (n mean + weight text) / (n + weight). Shape: (rows, width).
 
     An item without entries has its title's vector, so that it moves into its mean as samples arrive.
 
@@ -210,12 +209,13 @@ def blended(items: ItemVectors, text: NDArray[np.float32] | None, weight: float)
         items: means and how many thoughts each is the mean of.
         text: vectors that titles predict; None leaves the means alone.
         weight: thoughts that a title is worth.
+        rows: the items wanted.
     """
     if text is None:
-        return items.vectors
-    counts = items.counts.astype(np.float32)[:, None]
-    drawn = (counts * items.vectors + np.float32(weight) * text) / np.maximum(counts + np.float32(weight), 1e-9)
-    return np.where(counts > 0, drawn, text).astype(np.float32)
+        return items.vectors[rows]
+    counts, title = items.counts[rows].astype(np.float32)[:, None], text[rows]
+    drawn = (counts * items.vectors[rows] + np.float32(weight) * title) / np.maximum(counts + np.float32(weight), 1e-9)
+    return np.where(counts > 0, drawn, title).astype(np.float32)
 
 
 def _ridge(

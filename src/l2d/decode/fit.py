@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from l2d.artifacts import read_json, write_json
 from l2d.decode.calibrate import CUT, Calibration
+from l2d.decode.cold import Fading
 from l2d.decode.latent import Global, Local, Vote, neighbourhoods, rank_neighbourhoods
 from l2d.errors import ArtifactCorrupt, ConfigError
 from l2d.memory import Entries, ItemVectors, Near
@@ -22,6 +23,9 @@ NEIGHBOURS = (10, 20, 50, 100, 200, 500, 1000, 2000)
 
 TEMPERATURES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """tau that are tried, as multiples of the mean squared distance of validation thoughts to their M neighbours."""
+
+LATER: Mapping[str, Any] = {"auto": Calibration, "recall": Calibration, "cold": Fading}
+"""What may be known besides, and what reads it."""
 
 Progress = Callable[[int, int], None]
 
@@ -39,6 +43,7 @@ class Constants:
             where a decoder has no such constant.
         auto: what `calibrate` chose; None before.
         recall: likewise for recall; None also where it was calibrated before there was a recall.
+        cold: how fast popularity fades for those without a history; None where nobody asked validation.
     """
 
     local_neighbours: int
@@ -48,6 +53,7 @@ class Constants:
     grid: tuple[Mapping[str, Any], ...]
     auto: Calibration | None = None
     recall: Calibration | None = None
+    cold: Fading | None = None
 
     def local(self, entries: Entries, items: ItemVectors) -> Local:
         """The local decoder with these constants."""
@@ -74,9 +80,9 @@ class Constants:
             return cls(
                 int(record["local_neighbours"]), int(record["vote_neighbours"]), float(record["vote_temperature"]),
                 int(record["requests"]), tuple(record["grid"]),
-                *(None if record.get(name) is None else Calibration.of(record[name]) for name in ("auto", "recall")),
+                *(None if record.get(name) is None else made.of(record[name]) for name, made in LATER.items()),
             )  # fmt: skip
-        except (ConfigError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, ConfigError, KeyError, TypeError, ValueError) as error:
             raise ArtifactCorrupt(
                 "not the constants of a decoder", file=path, got=repr(error), cure="run `l2d memory build RUN` again"
             ) from error

@@ -54,10 +54,12 @@ def after_items(
     Raises:
         ConfigError: an entry is of none of the examples.
     """
-    if len(entries) and int(entries.sample[-1]) >= len(train):
-        raise ConfigError("an entry has no training example", got=int(entries.sample[-1]), expected=f"< {len(train)}")
-    full = np.flatnonzero(train.history_length[entries.sample] > 0)
-    last = train.interactions.row[train.end[entries.sample[full]] - 1]
+    place = train.places(entries.sample)
+    if (place < 0).any():
+        stranger = entries.sample[place < 0][0]
+        raise ConfigError("an entry has no training example", got=f"sample {stranger}", expected="a sample of train")
+    full = np.flatnonzero(train.history_length[place] > 0)
+    last = train.interactions.row[train.end[place[full]] - 1]
     order = np.argsort(last, kind="stable")
     rows, starts = np.unique(last[order], return_index=True)
     sums = weight * alone.astype(np.float64)
