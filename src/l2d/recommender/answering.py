@@ -1,18 +1,20 @@
-"""Requests in the user's words -> rows, filters and thoughts -> lists in the user's words."""
+"""Requests in the user's words -> rows, filters and thoughts -> lists in the user's words; the search for a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from l2d.decode import Global
 from l2d.errors import ConfigError
 from l2d.ranking import NOTHING, Decoder, Rankings, Requests
 
 if TYPE_CHECKING:
+    from l2d.recommender.asked import AskedRun
     from l2d.recommender.opening import OpenRun
 
 
@@ -34,16 +36,35 @@ class RecommendRequest:
         k: list length.
         exclude: ids or titles that must not be recommended.
         allow: the only ids or titles that may be; None for all.
+        filter: what the items' metadata must be, as in `l2d.catalog.filters`; None for anything.
     """
 
     history: Sequence[str | int]
     k: int = 10
     exclude: Sequence[str | int] = field(default=())
     allow: Sequence[str | int] | None = None
+    filter: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """One item that a search of the catalogue found.
+
+    Args:
+        item_id: its id.
+        title: its title.
+        entries: memory entries of it, which is how popular it is.
+        metadata: JSON values by column, without what is missing.
+    """
+
+    item_id: str | int
+    title: str
+    entries: int
+    metadata: Mapping[str, Any]
 
 
 def answer(
-    run: OpenRun,
+    run: AskedRun,
     requests: Sequence[RecommendRequest],
     decoder: Decoder,
     *,
@@ -57,17 +78,50 @@ def answer(
     excluded = [run.rows(request.exclude) for request in requests]
     if exclude_seen:
         excluded = [np.union1d(a, b).astype(np.int32) for a, b in zip(excluded, whole, strict=True)]
-    histories = [run.trimmed(rows) for rows in whole]
-    prompts = [run.prompts.prompt(history) for history in histories] if decoder.needs_thoughts else []
-    made = Requests(
-        histories,
-        run.answering.think(prompts) if decoder.needs_thoughts else None,
+    asked = Requests(
+        [run.trimmed(rows) for rows in whole],
         exclude=excluded,
-        allow=[None if request.allow is None else run.rows(request.allow) for request in requests],
+        allow=[_allowed(run, request) for request in requests],
         minimum_entries=minimum_entries,
     )
-    rankings = decoder.rank(made, max((request.k for request in requests), default=1))
-    return [_listed(run, rankings, line, request.k) for line, request in enumerate(requests)]
+    k = max((request.k for request in requests), default=1)
+    lists: list[list[Recommendation]] = [[] for _ in requests]
+    for cold in (False, True):
+        lines = [line for line, rows in enumerate(whole) if cold == (not len(rows))]
+        if lines:
+            chosen = run.cold if cold else decoder
+            rankings = chosen.rank(_thought(run, asked.take(lines), chosen), k)
+            for place, line in enumerate(lines):
+                lists[line] = _listed(run, rankings, place, requests[line].k)
+    return lists
+
+
+def _thought(run: OpenRun, requests: Requests, decoder: Decoder) -> Requests:
+    """Requests with thoughts, where a decoder needs them."""
+    if not decoder.needs_thoughts:
+        return requests
+    return replace(
+        requests, thoughts=run.answering.think([run.prompts.prompt(history) for history in requests.histories])
+    )
+
+
+def _allowed(run: OpenRun, request: RecommendRequest) -> NDArray[np.int32] | None:
+    """The rows that a request may be answered with, by its list and by its filter; None for all."""
+    listed = None if request.allow is None else run.rows(request.allow)
+    if not request.filter:
+        return listed
+    fitting = run.catalog.where(request.filter)
+    return fitting if listed is None else np.intersect1d(listed, fitting).astype(np.int32)
+
+
+def find(run: OpenRun, query: str, k: int) -> list[Found]:
+    """See `AskedRun.find_items`."""
+    counts = run.item_vectors.counts if run.run.memory.is_dir() else run.evidence.popularity
+    catalog = run.catalog
+    return [
+        Found(catalog.item_id(row), catalog.titles[row], int(counts[row]), catalog.described(row))
+        for row in catalog.finder.find(query, counts, k)
+    ]
 
 
 def similar(run: OpenRun, item: str | int, k: int) -> list[Recommendation]:

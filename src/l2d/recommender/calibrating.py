@@ -20,10 +20,12 @@ from l2d.decode import (
     calibrate,
     calibrate_recall,
     enough,
+    fit_fading,
     recalled,
 )
 from l2d.errors import ArtifactCorrupt, ArtifactMissing
-from l2d.memory import aggregate
+from l2d.interactions import Examples
+from l2d.memory import Entries, aggregate
 from l2d.recommender.making import StageProgress, sample_users, silent
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def calibrate_run(run: OpenRun, *, seed: int, progress: StageProgress) -> Calibr
     items = aggregate(entries, len(catalog))
     titles = title_thoughts(run, range(len(catalog)), partial(progress, "reading titles"))
     title_map = TitleMap.fit(titles, items, seed)
-    materials = Materials(run.evidence, entries, items, Spread.of(entries, items), title_map(titles))
+    materials = Materials(run.train_evidence, entries, items, Spread.of(entries, items), title_map(titles))
     some = enough(len(run.dataset.splits.valid), len(catalog))
     valid = sample_users(run.dataset.splits.valid, some, np.random.default_rng([seed, 31]))
     requests = run.requests(valid.histories(), think=True)
@@ -48,14 +50,46 @@ def calibrate_run(run: OpenRun, *, seed: int, progress: StageProgress) -> Calibr
     found = calibrate(materials, *asked, seed=seed, progress=partial(progress, "calibrating"))
     after = after_items(entries, run.dataset.splits.train, titles)
     other = calibrate_recall(materials, after, *asked, seed=seed, progress=partial(progress, "calibrating recall"))
-    assert materials.text is not None
-    arrays = {"text": materials.text, "after": after}
-    arrays |= {f"spread_{part}": getattr(materials.spread, part) for part in SPREAD}
-    arrays |= {f"titles_{part}": getattr(title_map, part) for part in TITLE_MAP}
-    write_arrays(run.run.calibration, arrays)
-    replace(constants, auto=found, recall=other).save(run.run.constants)
+    write_arrays(run.run.calibration, _kept(materials.spread, title_map, titles, after, seed))
+    fading = fit_fading(entries, len(catalog), run.dataset.splits.valid.target)
+    replace(constants, auto=found, recall=other, cold=fading).save(run.run.constants)
     run.manifest = run.run.record_constants(run.manifest)
     return found
+
+
+def measure_again(run: OpenRun, train: Examples, entries: Entries, progress: StageProgress) -> dict[str, NDArray[Any]]:
+    """What `calibration.npz` has to hold once entries are gone: all that was made of them, made of those that are left.
+
+    The constants stay as they were fitted. Of titles, only those are read that no calibration has read yet.
+
+    Args:
+        run: opened and calibrated.
+        train: the training examples that are left.
+        entries: of these.
+        progress: called with (stage, done, total).
+
+    Raises:
+        ArtifactMissing: not calibrated.
+        ArtifactCorrupt: `calibration.npz` changed.
+    """
+    arrays, rows = _arrays(run), len(run.catalog)
+    titles, seed = arrays.get("alone", np.empty((0, entries.width), np.float32)), int(arrays.get("seed", 0))
+    if len(titles) < rows:
+        unread = title_thoughts(run, range(len(titles), rows), partial(progress, "reading titles"))
+        titles = np.concatenate([titles, unread])
+    items = aggregate(entries, rows)
+    after = after_items(entries, train, titles) if "after" in arrays else None
+    return _kept(Spread.of(entries, items), TitleMap.fit(titles, items, seed), titles, after, seed)
+
+
+def _kept(
+    spread: Spread, title_map: TitleMap, titles: NDArray[np.float32], after: NDArray[np.float32] | None, seed: int
+) -> dict[str, NDArray[Any]]:
+    """What `calibration.npz` holds, by name."""
+    arrays = {"text": title_map(titles), "alone": titles, "seed": np.array(seed)}
+    arrays |= {} if after is None else {"after": after}
+    arrays |= {f"spread_{part}": getattr(spread, part) for part in SPREAD}
+    return arrays | {f"titles_{part}": getattr(title_map, part) for part in TITLE_MAP}
 
 
 def open_materials(run: OpenRun) -> Materials:
@@ -98,12 +132,14 @@ def open_title_map(run: OpenRun) -> TitleMap:
 
 
 def _arrays(run: OpenRun) -> dict[str, NDArray[Any]]:
-    if run.constants.auto is None or not run.run.calibration.is_file():
+    file = run.run.part(run.run.calibration.name, run.manifest)
+    if run.constants.auto is None or not file.is_file():
         raise ArtifactMissing(f"{run.path} is not calibrated", cure=f"run `l2d calibrate {run.path}` first")
-    if sha256_file(run.run.calibration) != run.manifest.get("calibration"):
-        cure = f"run `l2d calibrate {run.path}` again"
-        raise ArtifactCorrupt(f"{run.run.calibration} was changed since it was written", cure=cure)
-    return read_arrays(run.run.calibration)
+    if sha256_file(file) != run.manifest.get("calibration"):
+        changed = run.run.read_manifest() != run.manifest
+        cure = "open it again, another process wrote to it" if changed else f"run `l2d calibrate {run.path}` again"
+        raise ArtifactCorrupt(f"{file} was changed since it was written", cure=cure)
+    return read_arrays(file)
 
 
 def title_thoughts(run: OpenRun, rows: range, progress: partial[None]) -> NDArray[np.float32]:

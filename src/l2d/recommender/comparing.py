@@ -61,7 +61,7 @@ def compare_run(
     contestants = [*(_contestant(run, name, plan.seed, seeds, progress) for name in dict.fromkeys(names)), *extra]
     examples = run.dataset.splits[plan.split]
     found = compare(
-        contestants, examples, run.catalog, run.evidence.popularity, run.prompts, run.thinker, plan,
+        contestants, examples, run.catalog, run.train_evidence.popularity, run.prompts, run.thinker, plan,
         progress=progress, notice=notice,
     )  # fmt: skip
     drawn = _curves(run, contestants, examples, plan, progress) if curves else {}

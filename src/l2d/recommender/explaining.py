@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from l2d.catalog import Catalog
 from l2d.decode import Auto, Vote
 from l2d.decode.latent import neighbourhoods
-from l2d.interactions import Examples
-from l2d.ranking import Requests
+from l2d.ranking import Requests, Rows
+
+
+class Remembered(Protocol):
+    """Histories that entries of a memory were made of, such as `Examples`."""
+
+    def places(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where those of some samples stand, -1 for samples that are not here. Shape: (samples,)."""
+        ...
+
+    def history(self, index: int) -> NDArray[np.int32]:
+        """Rows of one of them, oldest first."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -87,11 +101,7 @@ def evidence_for(auto: Auto, requests: Requests, row: int, catalog: Catalog) -> 
     if not thought + counts:
         return ()
     (history,) = requests.histories
-    linked: dict[int, float] = {}
-    for lag, seen in enumerate(reversed(history.tolist()), start=1):
-        targets, weights = auto.links.of(seen)
-        weight = float(weights[targets == row].sum()) / lag**auto.recipe.fading
-        linked[seen] = linked.get(seen, 0.0) + weight
+    linked = links_to(auto, history, row)
     whole = sum(linked.values())
     given = [Given("thought", thought / (thought + counts))]
     given += [
@@ -102,12 +112,36 @@ def evidence_for(auto: Auto, requests: Requests, row: int, catalog: Catalog) -> 
     return tuple(sorted(given, key=lambda part: -part.share))
 
 
+def links_to(auto: Auto, history: Rows, row: int) -> dict[int, float]:
+    """What each item of a history adds to an item's counts, its place in the history included."""
+    linked: dict[int, float] = {}
+    for lag, seen in enumerate(reversed(history.tolist()), start=1):
+        targets, weights = auto.links.of(seen)
+        weight = float(weights[targets == row].sum()) / lag**auto.recipe.fading
+        linked[seen] = linked.get(seen, 0.0) + weight
+    return linked
+
+
+def sample_histories(examples: Sequence[Remembered]) -> Callable[[int], list[int]]:
+    """From a sample of the memory to the rows of its history, oldest first; each is looked up once."""
+
+    @cache
+    def looked_up(sample: int) -> list[int]:
+        for part in examples:
+            place = int(part.places(np.array([sample]))[0])
+            if place >= 0:
+                return part.history(place).tolist()
+        return []
+
+    return looked_up
+
+
 def explain(
     vote: Vote,
     requests: Requests,
     row: int,
     catalog: Catalog,
-    examples: Sequence[Examples],
+    examples: Sequence[Remembered],
     *,
     with_users: bool = False,
 ) -> Explanation:
@@ -118,7 +152,7 @@ def explain(
         requests: a single request with its thought.
         row: the item to explain.
         catalog: the items.
-        examples: what the memory's samples are, split after split.
+        examples: what the memory's samples are examples of, part by part.
         with_users: whether users are named.
     """
     near = neighbourhoods(vote.entries, vote.items, requests, vote.neighbours, approximate=vote.approximate)
@@ -127,8 +161,9 @@ def explain(
     shares = weights[carrying] / weights[carrying].sum() if carrying.any() else weights[carrying]
     places = near.index[carrying]
     carriers: dict[int, tuple[int, float]] = {}
-    for place, share in zip(places.tolist(), shares.tolist(), strict=True):
-        for seen in set(_history(examples, int(vote.entries.sample[place]))):
+    looked_up = sample_histories(examples)
+    for sample, share in zip(vote.entries.sample[places].tolist(), shares.tolist(), strict=True):
+        for seen in set(looked_up(sample)):
             count, total = carriers.get(seen, (0, 0.0))
             carriers[seen] = (count + 1, total + share)
     ordered = sorted(carriers.items(), key=lambda item: (-item[1][1], item[0]))
@@ -142,11 +177,3 @@ def explain(
         tuple(Carrier(catalog.item_id(seen), catalog.titles[seen], count, share) for seen, (count, share) in ordered),
         tuple(dict.fromkeys(users[vote.entries.user[place]] for place in places)) if with_users else None,
     )
-
-
-def _history(examples: Sequence[Examples], sample: int) -> list[int]:
-    for part in examples:
-        if sample < len(part):
-            return [int(row) for row in part.history(sample)]
-        sample -= len(part)
-    return []

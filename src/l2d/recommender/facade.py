@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
+from l2d.artifacts import WriterLock
 from l2d.compare import Comparison, Contestant, Plan
 from l2d.decode import Calibration
 from l2d.errors import ConfigError
 from l2d.interactions import Dataset, SplitName
 from l2d.memory import MemoryInfo
 from l2d.memory.ledger import DType
-from l2d.recommender.adding import Added, add_items
-from l2d.recommender.asked import AskedRun
+from l2d.recommender.adding import Added, Item, put_items
 from l2d.recommender.calibrating import calibrate_run
 from l2d.recommender.comparing import compare_run
+from l2d.recommender.living import LivingRun
 from l2d.recommender.making import Notice, StageProgress, adopt_run, silent, tune_run
 from l2d.recommender.measuring import Report, measure
 from l2d.recommender.opening import DECODERS, open_parts
 from l2d.recommender.remembering import fit_constants, remember
 from l2d.run import Run
+from l2d.thoughts import check_engine
 from l2d.tuning import TuningConfig
 
 __all__ = ["DECODERS", "Recommender"]
 
 
-class Recommender(AskedRun):
+class Recommender(LivingRun):
     """A run directory and what can be done with it. Make one with `tune`, `adopt` or `load`."""
 
     @classmethod
@@ -131,9 +134,11 @@ class Recommender(AskedRun):
         compiled: bool = False,
         reuse_bytes: int = 0,
         approximate: bool = False,
+        writer: bool = False,
+        progress: StageProgress = silent,
         notice: Notice = silent,
     ) -> Recommender:
-        """Opens a run directory.
+        """Opens a run directory. One that is written to is closed in the end, by `close` or a `with` block.
 
         Args:
             run: the folder.
@@ -147,18 +152,36 @@ class Recommender(AskedRun):
                 with a longer history are answered faster; torch alone. Thoughts then differ by rounding.
             approximate: whether local and vote may find neighbours by a FAISS index, where a memory has a million
                 entries and FAISS is installed; a notice says what share of them it finds.
+            writer: whether interactions are added to it, or anything is forgotten; one process may at a time. What an
+                earlier writer left unfinished is finished.
+            progress: called with (stage, done, total).
             notice: called with the engine that was picked, and with warnings.
 
         Raises:
+            ArtifactBusy: another process writes to it.
             InputError: the engine cannot be used here.
             ArtifactMissing: no run, or an unfinished one.
             ArtifactCorrupt: a file changed.
             ArtifactMismatch: parts that do not belong together.
         """
-        parts = open_parts(
-            Run(Path(run)), device=device, verify=verify, engine=engine, compiled=compiled, notice=notice
-        )
-        return cls(*parts, approximate=approximate, reuse_bytes=reuse_bytes)
+        check_engine(engine)
+        place = Run(Path(run))
+        place.read_manifest()  # before a lock file is put into a folder that is no run
+        with ExitStack() as stack:
+            lock = stack.enter_context(WriterLock(place.writer)) if writer else None
+            parts = open_parts(place, device=device, verify=verify, engine=engine, compiled=compiled, notice=notice)
+            opened = cls(*parts, approximate=approximate, reuse_bytes=reuse_bytes)
+            stack.callback(opened.close)
+            if lock is not None:
+                opened.begin_writing(lock, progress)
+            stack.pop_all()
+        return opened
+
+    def __enter__(self) -> Recommender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def build_memory(
         self,
@@ -171,6 +194,8 @@ class Recommender(AskedRun):
     ) -> MemoryInfo:
         """Thinks every training prompt into the memory and fits the decoders' constants; goes on where it was stopped.
 
+        A memory that is built anew gets its live entries back: they are thought again.
+
         Args:
             through: `train`, `valid` (train and validation) or `all`; evaluation refuses a split that is in the memory.
             dtype: `float16` or `float32`, of the stored thoughts.
@@ -180,14 +205,15 @@ class Recommender(AskedRun):
 
         Raises:
             ArtifactMismatch: a memory of other samples or another backbone is there.
+            ArtifactBusy: another process writes to the run.
             DataError: a thought does not fit `dtype`.
         """
         calibrated = self.run.constants.is_file() and self.run.calibration.is_file()
-        remember(self, through=through, dtype=dtype, overwrite=overwrite, progress=progress)
-        for name in ("memory", "entries", "train_entries", "item_vectors", "constants", "auto", "recall"):
-            self.__dict__.pop(name, None)
-        self._opponents.clear()
-        fit_constants(self, progress)
+        with self.alone() as lock:
+            self.reopen()
+            remember(self, through=through, dtype=dtype, overwrite=overwrite, progress=progress)
+            fit_constants(self, progress)
+            self.catch_up(lock, progress)
         local, vote, tau = (
             self.constants.local_neighbours,
             self.constants.vote_neighbours,
@@ -211,7 +237,8 @@ class Recommender(AskedRun):
         Raises:
             ArtifactMissing: no memory yet.
         """
-        found = calibrate_run(self, seed=seed, progress=progress)
+        with self.alone():
+            found = calibrate_run(self, seed=seed, progress=progress)
         for name in ("constants", "auto", "recall"):
             self.__dict__.pop(name, None)
         return found
@@ -229,11 +256,26 @@ class Recommender(AskedRun):
         Raises:
             DataError: an id is known under another title, or a title has no tokens.
         """
-        return add_items(self, titles, progress=progress)
+        return self.put_items([Item(item, title) for item, title in titles.items()], progress=progress)
 
-    def memory_info(self) -> MemoryInfo:
-        """What the memory holds."""
-        return self.memory.info()
+    def put_items(self, items: Sequence[Item], *, progress: StageProgress = silent) -> Added:
+        """Adds items to the catalogue, and sets metadata of new and of known ones: all of it or nothing.
+
+        Args:
+            items: as they are to be. A known item keeps its title; of its metadata what is not named stays, and None
+                takes a value away.
+            progress: called with (stage, done, total).
+
+        Raises:
+            DataError: an id is known under another title or stands twice, a title has no tokens, impossible metadata.
+            ArtifactBusy: another process writes to the run.
+        """
+        with self.alone():
+            self.refresh()
+            try:
+                return put_items(self, items, progress=progress)
+            finally:
+                self._seen = self._sign()
 
     def evaluate(
         self,

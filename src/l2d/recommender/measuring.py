@@ -77,6 +77,8 @@ def measure(
 ) -> Report:
     """See `Recommender.evaluate`."""
     check_split(run, split, names)
+    if set(names) & set(REMEMBERING) and run.run.live.exists():
+        notice(f"the memory knows {len(run.histories):,} live interactions, however late they are")
     decoders = {name: run.decoder(name, progress=progress) for name in dict.fromkeys(names)}
     latent = any(decoder.needs_thoughts for decoder in decoders.values())
     everybody = run.dataset.splits[split]
@@ -85,7 +87,7 @@ def measure(
         examples, run.prompts, run.thinker, think=latent, exclude_seen=exclude_seen,
         progress=partial(progress, "thinking"),
     )  # fmt: skip
-    counts = run.evidence.popularity
+    counts = run.train_evidence.popularity
     rows = {}
     times = _time(run, decoders, examples, exclude_seen, seed, partial(progress, "timing")) if timing else {}
     for name, decoder in decoders.items():
@@ -120,6 +122,14 @@ def check_split(run: Recommender, split: SplitName, names: Sequence[str]) -> Non
             got=f"a memory through {through}",
             expected="one that ends before the split",
             cure=f"run `l2d memory build {run.path} --through train --overwrite`",
+        )
+    live = run.live_targets(split) if set(names) & set(REMEMBERING) else 0
+    if live:
+        raise ArtifactMismatch(
+            f"targets of the {split} split came in live",
+            got=f"{live} of them in the memory of {run.path}",
+            expected="a memory that does not know them",
+            cure="evaluate a copy of the run from before, or go back to it with `l2d memory roll-back`",
         )
 
 

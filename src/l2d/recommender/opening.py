@@ -23,12 +23,13 @@ from l2d.memory import Entries, ItemVectors, Memory, aggregate
 from l2d.memory.nearest import Indexed
 from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests
-from l2d.recommender.adding import read_added
+from l2d.recommender.adding import read_added, read_described
 from l2d.recommender.calibrating import open_materials, open_recall
 from l2d.recommender.making import Notice, StageProgress, silent
 from l2d.recommender.opponents import Opponents
+from l2d.recommender.reading import OTHER_FILES, read_data
 from l2d.run import Run, check_same
-from l2d.thoughts import Engine, Ground, Thinker, TorchThinker, check_engine, choose_engine
+from l2d.thoughts import Engine, Ground, Thinker, TorchThinker, choose_engine
 
 DECODERS: dict[str, Kind] = {
     "global": "latent",
@@ -111,10 +112,17 @@ class OpenRun:
         self.approximate = approximate
         self._reuse_bytes = reuse_bytes
         self.tuned_prompts, self.tuned_catalog = prompts, dataset.catalog
-        self.added = read_added(run, manifest)
         self._opponents: dict[tuple[str, int], Decoder] = {}
+        self.begin(dataset)
+
+    def begin(self, dataset: Dataset) -> None:
+        """Goes over to data as prepared, and to the items that the manifest says were added to them."""
+        self.read(replace(dataset, catalog=self.tuned_catalog), self.tuned_prompts)
+        self.added, self.described = read_added(self.run, self.manifest), read_described(self.run, self.manifest)
         if len(self.added):
-            self.extend(dataset.catalog.extended(dict(zip(self.added["item_id"], self.added["title"], strict=True))))
+            self.extend(self.catalog.extended(dict(zip(self.added["item_id"], self.added["title"], strict=True))))
+        if len(self.described):
+            self.dataset = replace(self.dataset, catalog=self.catalog.overlaid(self.described))
 
     def extend(self, catalog: Catalog) -> None:
         """Goes over to a catalogue that has more items behind those of this one."""
@@ -124,7 +132,7 @@ class OpenRun:
     def read(self, dataset: Dataset, prompts: Prompts) -> None:
         """Goes over to other data and prompts; what was made of the former ones is forgotten."""
         self.dataset, self.prompts = dataset, prompts
-        for name in ("entries", "train_entries", "item_vectors", "evidence", "auto", "recall"):
+        for name in ("entries", "train_entries", "item_vectors", "train_evidence", "evidence", "auto", "recall"):
             self.__dict__.pop(name, None)
         self._opponents.clear()
 
@@ -153,8 +161,7 @@ class OpenRun:
     @cached_property
     def longest_history(self) -> int:
         """Most items of a history in the data; a request's history is trimmed to it in the same blocks."""
-        splits = self.dataset.splits
-        return max(int(splits[name].history_length.max()) for name in ("train", "valid", "test"))
+        return self.dataset.longest_history
 
     @cached_property
     def memory(self) -> Memory:
@@ -167,13 +174,16 @@ class OpenRun:
         if not self.run.memory.is_dir():
             raise ArtifactMissing(f"{self.path} has no memory", cure=f"run `l2d memory build {self.path}` first")
         memory = Memory.open(self.run.memory, expected=self.identity)
+        self._mention_engine(memory)
+        return memory
+
+    def _mention_engine(self, memory: Memory) -> None:
         thought_by = memory.metadata.get("engine", "torch")
         if thought_by != self.engine.name:
             self._notice(
                 f"the memory was thought by {thought_by}, requests by {self.engine.name}: "
                 "lists may differ a little, see docs/engines.md"
             )
-        return memory
 
     @cached_property
     def entries(self) -> Entries:
@@ -186,9 +196,14 @@ class OpenRun:
         return aggregate(self.entries, len(self.catalog))
 
     @cached_property
-    def evidence(self) -> Evidence:
+    def train_evidence(self) -> Evidence:
         """Counts of the training split."""
         return Evidence.learn(self.dataset.splits.train, len(self.catalog))
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """Counts that auto answers from."""
+        return self.train_evidence
 
     @cached_property
     def constants(self) -> Constants:
@@ -244,7 +259,7 @@ class OpenRun:
     @cached_property
     def train_entries(self) -> Entries:
         """The memory's entries of the training split, whatever else it holds."""
-        return self.entries.take(np.flatnonzero(self.entries.sample < len(self.dataset.splits.train)))
+        return self.entries.take(np.flatnonzero(self.dataset.splits.train.places(self.entries.sample) >= 0))
 
     @property
     def identity(self) -> dict[str, str]:
@@ -333,19 +348,13 @@ PROBED = 8
 
 def open_parts(place: Run, *, device: str, verify: bool, engine: str, compiled: bool, notice: Notice) -> Parts:
     """See `Recommender.load`."""
-    check_engine(engine)
-    manifest = place.read_manifest()
-    if verify:
-        place.verify(manifest)
-    dataset = Dataset.load(place.data)
+    manifest, dataset = read_data(place, verify=verify)
     described = manifest["backbone"]
     backbone = _open_backbone(place, described, device)
-    cure = "load the run with the files that it was made with"
-    check_same("data set", dataset.fingerprint, manifest["data"], cure=cure)
     if verify:
-        check_same("backbone", backbone.fingerprint, described["fingerprint"], cure=cure)
+        check_same("backbone", backbone.fingerprint, described["fingerprint"], cure=OTHER_FILES)
     prompts = Prompts.load(place.prompt, backbone.tokenizer, dataset.catalog)
-    check_same("prompt", prompts.fingerprint, manifest["prompt"], cure=cure)
+    check_same("prompt", prompts.fingerprint, manifest["prompt"], cure=OTHER_FILES)
     form = MaskForm(described["form"]) if described["form"] else None
     probe = PackProbe(form, 0.0, described["probe"])
 

@@ -55,7 +55,7 @@ class Opponents:
     def open(self, name: str) -> Decoder:
         """The opponent of that name; trains it first if it is a peer that was not trained yet."""
         made = OPENERS.get(name)
-        return made(self) if made is not None else count_decoders(self.run.evidence)[name]
+        return made(self) if made is not None else count_decoders(self.run.train_evidence)[name]
 
     def beam(self) -> Beam:
         """See `l2d.language.Beam`."""
@@ -63,7 +63,7 @@ class Opponents:
 
     def grounding(self, beams: int = 1) -> Grounding:
         """Grounding with popularity, its weight chosen on validation."""
-        popularity = self.run.evidence.popularity
+        popularity = self.run.train_evidence.popularity
         decoder = Grounding(*self._language, beams=beams, popularity=popularity, probe=self.run.probe)
         requests, targets = self._validation()
         decoder.fit_gamma(requests, targets, progress=partial(self.progress, "fitting grounding"))
@@ -89,14 +89,14 @@ class Opponents:
         assert isinstance(grounding, Grounding)
         return Reference(
             *self._language,
-            popularity=self.run.evidence.popularity,
+            popularity=self.run.train_evidence.popularity,
             gamma=grounding.gamma,
             probe=self.run.probe,
         )
 
     def unit(self) -> Unit:
         """See `l2d.language.Unit`; drafts follow popularity."""
-        return Unit(*self._language, popularity=self.run.evidence.popularity, probe=self.run.probe)
+        return Unit(*self._language, popularity=self.run.train_evidence.popularity, probe=self.run.probe)
 
     def small_drafts(self) -> SmallDrafts:
         """Beam search whose steps a small backbone drafts, tuned here for the same prompts."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from l2d.decode import fit
+from l2d.decode import fit, fit_fading
 from l2d.errors import ArtifactMismatch, ConfigError
-from l2d.interactions import Examples, SplitName
-from l2d.memory import aggregate, build
+from l2d.interactions import SPLITS, Examples, SplitName
+from l2d.memory import Memory, aggregate, build
 from l2d.memory.ledger import DType, Ledger, unclaimed
 from l2d.recommender.making import StageProgress, sample_users
 
@@ -22,7 +23,7 @@ THROUGH: dict[str, tuple[SplitName, ...]] = {
     "valid": ("train", "valid"),
     "all": ("train", "valid", "test"),
 }
-"""Which splits' examples a memory holds, in the order of its samples."""
+"""Which splits' examples a memory holds."""
 
 FIT_EXAMPLES = 2_000
 """Validation examples that the constants are fitted on, about."""
@@ -36,18 +37,34 @@ def remember(run: Recommender, *, through: str, dtype: DType, overwrite: bool, p
         _check_engine(run)
     thought_by = {} if run.engine.name == "torch" else {"engine": run.engine.name}
     parts = [run.dataset.splits[name] for name in THROUGH[through]]
-    starts, ends = (np.concatenate([getattr(part, side) for part in parts]) for side in ("start", "end"))
+    columns = (np.concatenate([getattr(part, side) for part in parts]) for side in ("start", "end", "sample"))
+    examples = Examples(run.dataset.interactions, *columns)
+    metadata = {"backbone": run.manifest["backbone"]["fingerprint"], "through": through, **thought_by}
+    if not overwrite and _lived(run, examples, metadata, dtype):
+        return
     build(
         run.run.memory,
         run.thinker,
         run.tuned_prompts,
-        Examples(run.dataset.interactions, starts, ends),
+        examples,
         run.tuned_catalog,
         dtype=dtype,
-        metadata={"backbone": run.manifest["backbone"]["fingerprint"], "through": through, **thought_by},
+        metadata=metadata,
         overwrite=overwrite,
         progress=partial(progress, "thinking"),
     )
+
+
+def _lived(run: Recommender, examples: Examples, metadata: dict[str, Any], dtype: DType) -> bool:
+    """Whether a finished memory gained or lost entries since, and holds these examples beside others that came live."""
+    if unclaimed(run.run.memory):
+        return False
+    ledger = Ledger.load(run.run.memory)
+    if not (ledger.finished and ledger.lived and ledger.dtype == dtype):
+        return False
+    held = Memory.open(run.run.memory, expected=metadata).samples()
+    prepared = np.concatenate([run.dataset.splits[name].sample for name in SPLITS])
+    return np.array_equal(np.sort(held[np.isin(held, prepared)]), np.sort(examples.sample))
 
 
 def _check_engine(run: Recommender) -> None:
@@ -72,6 +89,7 @@ def fit_constants(run: Recommender, progress: StageProgress) -> None:
         valid.target,
         progress=partial(progress, "fitting"),
     )
-    constants.save(run.run.constants)
+    fading = fit_fading(run.train_entries, len(run.catalog), run.dataset.splits.valid.target)
+    replace(constants, cold=fading).save(run.run.constants)
     run.run.calibration.unlink(missing_ok=True)
     run.manifest = run.run.record_constants(run.manifest)

@@ -253,6 +253,12 @@ class JsonLines:
                     column.append(without_surrogates(text) if escaped and text else text)
             yield pl.DataFrame(dict(zip(columns, cells, strict=True)), schema=dict.fromkeys(columns, pl.String))
 
+    def values(self, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        """The named cells of each record as JSON has them, None where a record has no such key."""
+        for number, line in self._lines():
+            record = self._record(number, line)
+            yield tuple(record.get(name) for name in columns)
+
     def line(self, record: int) -> int | None:
         """Found by counting up to there: only errors ask."""
         return next(itertools.islice(self._lines(), record, None), (None, b""))[0]
