@@ -1,0 +1,1 @@
+"""Serving over HTTP: batches, deadlines, keys, live writes; no recommendation logic."""

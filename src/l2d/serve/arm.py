@@ -1,0 +1,194 @@
+"""A run that answers and changes: short writes between batches, long ones beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from l2d.artifacts import WriterLock
+from l2d.errors import DataError, InputError
+from l2d.serve.answering import answering_decoders
+from l2d.serve.errors import Refused, busy
+from l2d.serve.lane import Lane, Result
+from l2d.serve.metrics import Metrics
+from l2d.serve.settings import Settings
+
+if TYPE_CHECKING:
+    from l2d.recommender import Recommender
+
+LAST_WRITES = 20
+"""Writes that a run's description lists."""
+
+
+class Arm(Lane):
+    """A run of a server.
+
+    Args:
+        name, run, settings, metrics: as in `Lane`.
+        reopen: opens the run anew, as it then is on the disk; None where it cannot be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Recommender,
+        settings: Settings,
+        metrics: Metrics,
+        reopen: Callable[[], Recommender] | None = None,
+    ) -> None:
+        super().__init__(name, run, settings, metrics)
+        self.reopen = reopen
+        self.decoders = answering_decoders(run, language=settings.language)
+        self.writes: deque[tuple[str, int, float, str]] = deque(maxlen=LAST_WRITES)
+        self._writing = asyncio.Lock()
+        self._writers = 0
+        self._moving: asyncio.Task[None] | None = None
+
+    def prompt_tokens(self, history: Sequence[str | int]) -> int:
+        """Length of the prompt of a history.
+
+        Raises:
+            Refused: one of its items is not in the catalogue.
+        """
+        rows = np.array(self.rows(history), dtype=np.int32)
+        if not len(rows):
+            return 1
+        prompts, rows = self.run.prompts, self.run.trimmed(rows)
+        frame = len(prompts.opening) + len(prompts.suffix) + len(prompts.separator) * (len(rows) - 1)
+        offsets = prompts.title_offsets
+        rows = rows[rows < len(offsets) - 1]  # an item that is being added in this moment is a little later there
+        return min(frame + int((offsets[rows + 1] - offsets[rows]).sum()), prompts.max_tokens)
+
+    def rows(self, items: Sequence[str | int]) -> list[int]:
+        """Rows of ids or titles.
+
+        Raises:
+            Refused: one of them is neither. To suggest what was meant takes longer than to answer: a search does it.
+        """
+        look_up = self.run.catalog.look_up
+        found = []
+        for item in items:
+            row = look_up(item)
+            if row is None:
+                raise Refused(422, "unknown item", got=repr(item), cure="search for it: GET /v1/items?query=")
+            found.append(row)
+        return found
+
+    def history_of(self, user: str | int) -> list[str | int]:
+        """All items of a user; none of one who was never seen."""
+        try:
+            return self.run.user_history(user)
+        except DataError:
+            return []
+
+    async def write(self, kind: str, work: Callable[[Recommender], Result]) -> Result:
+        """Has a short write done in the thread that answers; the next request already sees it.
+
+        Args:
+            kind: of work.
+            work: gets the run.
+
+        Raises:
+            Refused: too many writes wait.
+        """
+        async with self._turn_to_write():
+            return await self.call(kind, work, changes=True)
+
+    async def change(self, kind: str, work: Callable[[Recommender], Result]) -> Result:
+        """Has a long write done beside the thread that answers, on the run's successor, and goes over to that one.
+
+        Meanwhile answers come from the run as it was, and other writes wait.
+
+        Args:
+            kind: of work.
+            work: gets the successor.
+
+        Raises:
+            Refused: too many writes wait.
+        """
+        async with self._turn_to_write():
+            other = await self.call(kind, lambda run: run.successor())
+
+            def changed() -> Result:
+                try:
+                    return work(other)
+                finally:
+                    self.warm(other)
+
+            try:
+                return await asyncio.to_thread(changed)
+            finally:
+                await self.swap(other)
+
+    async def move(self) -> None:
+        """Moves what waits in the journal into Lance, beside the thread that answers; what is counted follows there."""
+        async with self._turn_to_write():
+            await asyncio.to_thread(self.run.live.move)
+            await self.call("move", lambda run: run.move(), changes=True)
+
+    def move_soon(self) -> None:
+        """Begins to `move`, unless that is being done; where the disk does not take it, the next write tries again."""
+
+        async def move() -> None:
+            with contextlib.suppress(InputError, Refused):
+                await self.move()
+
+        if self._moving is None or self._moving.done():
+            self._moving = asyncio.get_running_loop().create_task(move())
+
+    async def reload(self) -> None:
+        """Opens the run anew, as it then lies on the disk, and goes over to it; the former one answers until then."""
+        if self.reopen is None:
+            return
+        async with self._turn_to_write():
+            if not self.settings.read_only:
+                await self.call("close", lambda run: run.close())
+            try:
+                opened = await asyncio.to_thread(self.reopen)
+            except BaseException:
+                if not self.settings.read_only:
+                    await self.call("open", lambda run: run.begin_writing(WriterLock(run.run.writer)))
+                raise
+            await asyncio.to_thread(self.warm, opened)
+            former = await self.swap(opened)
+            await asyncio.to_thread(former.close)
+
+    @contextlib.asynccontextmanager
+    async def _turn_to_write(self) -> AsyncIterator[None]:
+        if self._writers >= self.settings.writes:
+            raise busy("too many writes are waiting", reason="full", retry_after=1)
+        self._writers += 1
+        try:
+            async with self._writing:
+                yield
+        finally:
+            self._writers -= 1
+
+    async def swap(self, run: Recommender) -> Recommender:
+        """Goes over to another open run between two batches; returns the former one."""
+
+        def exchange(former: Recommender) -> Recommender:
+            self.run = run
+            self.decoders = answering_decoders(run, language=self.settings.language)
+            return former
+
+        return await self.call("swap", exchange, changes=True)
+
+    def warm(self, run: Recommender) -> None:
+        """Makes all that the first request would else wait for."""
+        from l2d.recommender import RecommendRequest
+
+        item = f"id:{run.catalog.item_ids[0]}"
+        decoder = self.settings.decoder or run.usual
+        run.recommend_batch([RecommendRequest([item]), RecommendRequest([])], decoder=decoder)
+        _ = run.histories, run.item_vectors
+
+    async def close(self) -> None:
+        """Answers what waits, then ends the thread and lets go of the run."""
+        await super().close()
+        self.run.close()
