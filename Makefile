@@ -3,7 +3,7 @@
 #   make quickstart     environment, then the demo (about three minutes on two cores once installed)
 #   make test           lint, types, tests
 #   make test-long      the kill and fuzz tests at full size; writes benchmarks/results/robustness.json
-#   make docs           docs/cli.md from the program
+#   make docs           docs/cli.md and docs/openapi.json from the program
 #
 # PYTHON=...            the interpreter to build .venv with, 3.11 or newer
 # TORCH_INDEX=URL       a further package index to take torch from; empty for none
@@ -78,8 +78,9 @@ format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed
+docs: $(VENV)/.installed-test
 	$(BIN)/python -m typer l2d.cli utils docs --name l2d --title "The command line" --output docs/cli.md
+	$(BIN)/python -m l2d.serve.description docs/openapi.json
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache

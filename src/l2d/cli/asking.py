@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from l2d.errors import DataError, UnknownItem
+from l2d.errors import ConfigError, DataError, UnknownItem
 
 if TYPE_CHECKING:
     from l2d.recommender import RecommendRequest
 
-KEYS = ("history", "k", "exclude", "allow")
-EXPECTED = '{"history": [...], "k": 10, "exclude": [...], "allow": [...]}'
+KEYS = ("history", "k", "exclude", "allow", "filter")
+EXPECTED = '{"history": [...], "k": 10, "exclude": [...], "allow": [...], "filter": {...}}'
 
 
-def read_requests(path: Path, *, k: int, check: Callable[[Sequence[str | int]], object]) -> list[RecommendRequest]:
+def read_requests(
+    path: Path,
+    *,
+    k: int,
+    check: Callable[[Sequence[str | int]], object],
+    narrow: Callable[[Mapping[str, Any]], object],
+) -> list[RecommendRequest]:
     """Reads JSON lines; `-` is stdin, blank lines are passed over.
 
     Args:
         path: the file.
         k: list length of a line that names none.
         check: raises `UnknownItem` for ids or titles that nobody knows.
+        narrow: raises `ConfigError` for filters that cannot be applied.
 
     Raises:
         DataError: a line that is no request, or no line at all.
         UnknownItem: a line names an unknown item.
+        ConfigError: a line's filter cannot be applied.
     """
     made = []
     for number, text in _lines(path):
@@ -35,14 +43,33 @@ def read_requests(path: Path, *, k: int, check: Callable[[Sequence[str | int]], 
         try:
             for items in (request.history, request.exclude, request.allow or ()):
                 check(items)
-        except UnknownItem as error:
-            raise UnknownItem(
+            narrow(request.filter or {})
+        except (ConfigError, UnknownItem) as error:
+            raise type(error)(
                 error.what, got=error.got, expected=error.expected, cure=error.cure, file=path, line=number
             ) from error
         made.append(request)
     if not made:
         raise DataError("there are no requests", expected=f"lines like {EXPECTED}", file=path)
     return made
+
+
+def read_condition(text: str) -> dict[str, Any]:
+    """A filter given as JSON.
+
+    Raises:
+        ConfigError: it is no JSON object.
+    """
+    try:
+        condition = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        condition = error
+    if not isinstance(condition, dict):
+        raise ConfigError(
+            "the filter is no JSON object", got=text[:60], expected='{"brand": "Sony", "price": {"lt": 20}}',
+            cure="put it into single quotes",
+        )  # fmt: skip
+    return condition
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -83,7 +110,10 @@ def _request(path: Path, number: int, text: str, k: int) -> RecommendRequest:
     for key, value in lists.items():
         if not _names(value) and not (value is None and key != "history"):
             raise refuse(f"{key} is no list of ids or titles", json.dumps(value)[:60])
-    return RecommendRequest(record["history"], length, lists["exclude"] or (), lists["allow"])
+    condition = record.get("filter")
+    if not isinstance(condition, dict | None):
+        raise refuse("filter is no object", json.dumps(condition)[:60])
+    return RecommendRequest(record["history"], length, lists["exclude"] or (), lists["allow"], condition)
 
 
 def _names(value: Any) -> bool:

@@ -13,7 +13,20 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from l2d import __version__
-from l2d.cli import calibrate, compare, doctor, evaluate, items, memory, prepare, quickstart, recommend, tune
+from l2d.cli import (
+    calibrate,
+    compare,
+    doctor,
+    evaluate,
+    items,
+    keys,
+    memory,
+    prepare,
+    quickstart,
+    recommend,
+    serve,
+    tune,
+)
 from l2d.cli.display import complain, quieten
 from l2d.errors import L2DError
 
@@ -34,6 +47,8 @@ ORDER = (
     "calibrate",
     "items",
     "recommend",
+    "serve",
+    "keys",
     "evaluate",
     "compare",
     "quickstart",
@@ -59,7 +74,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="markdown",
 )
-for stage in (prepare, tune, memory, calibrate, items, recommend, evaluate, compare, quickstart, doctor):
+for stage in (prepare, tune, memory, calibrate, items, recommend, serve, keys, evaluate, compare, quickstart, doctor):
     stage.add_to(app)
 
 

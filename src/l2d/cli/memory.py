@@ -1,4 +1,4 @@
-"""`l2d memory build` and `l2d memory info`."""
+"""`l2d memory`: build it, say what it holds, let it live."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from l2d.cli import forget, live
 from l2d.cli.display import NO_FIGURE, Stages, say, table
 from l2d.cli.options import Device, Engine, Overwrite, RunFolder
 
@@ -27,6 +28,8 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
     group.command("build", epilog="Example: `l2d memory build runs/shop`")(build)
     group.command("info", epilog="Example: `l2d memory info runs/shop`")(info)
+    live.add_to(group)
+    forget.add_to(group)
     app.add_typer(
         group,
         name="memory",
@@ -77,6 +80,8 @@ def show(found: MemoryInfo) -> None:
         "first": _day(found.first),
         "last": _day(found.last),
         "finished": "yes" if found.finished else "no",
+        "live": f"{found.interactions:,} interactions, {found.pending:,} entries in the journal",
+        "last write": _day(found.last_write),
     }
     table(("memory", ""), rows.items(), left=(0, 1))
 

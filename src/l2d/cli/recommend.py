@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from l2d.cli.asking import read_requests
+from l2d.cli.asking import read_condition, read_requests
 from l2d.cli.display import Stages, remark, say, table
 from l2d.cli.options import Approximate, Decoders, Device, Engine, ExcludeSeen, RunFolder
 from l2d.errors import ConfigError
@@ -57,6 +57,12 @@ def recommend(
     allow: Annotated[
         Items, typer.Option(metavar="TITLE_OR_ID", help="Recommend only such items; may be repeated.")
     ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON", help='Recommend only items with such metadata: `{"brand": "Sony", "price": {"lt": 20}}`.'
+        ),
+    ] = None,
     minimum_entries: Annotated[
         int, typer.Option(min=0, metavar="N", help="Least memory entries of an item; 0: known by its title is enough.")
     ] = 0,
@@ -74,10 +80,12 @@ def recommend(
         )
     if temperature is not None and not temperature > 0:
         raise ConfigError("the temperature is too small", got=temperature, expected="above 0")
-    if requests is not None and (exclude or allow):
+    if requests is not None and (exclude or allow or where is not None):
         raise ConfigError(
-            "--exclude and --allow do not go with --requests", cure="write them into the lines of the file"
+            "--exclude, --allow and --where do not go with --requests",
+            cure="write them into the lines of the file, the last one as `filter`",
         )
+    condition = None if where is None else read_condition(where)
     from l2d.recommender import Recommender
 
     opened = Recommender.load(run, device=device, engine=engine, approximate=approximate, notice=remark)
@@ -92,7 +100,7 @@ def recommend(
         answer_file(opened, requests, k, options)
         return
     known = opened.user_history(user) if user is not None else list(history or ())
-    found = opened.recommend(known, k=k, exclude=exclude or (), allow=allow or None, **options)
+    found = opened.recommend(known, k=k, exclude=exclude or (), allow=allow or None, filter=condition, **options)
     if as_json:
         say(json_line(found))
     else:
@@ -101,7 +109,7 @@ def recommend(
 
 def answer_file(run: Recommender, path: Path, k: int, options: dict[str, Any]) -> None:
     """Prints one JSON line per request of a file, in its order; nothing if one of them is at fault."""
-    asked = read_requests(path, k=k, check=run.rows)
+    asked = read_requests(path, k=k, check=run.rows, narrow=run.catalog.where)
     with Stages() as stages:
         for start in range(0, len(asked), BATCH):
             for found in run.recommend_batch(asked[start : start + BATCH], **options):
