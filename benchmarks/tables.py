@@ -1,4 +1,4 @@
-"""Writes the tables of README.md, docs/results.md and docs/performance.md from the committed results.
+"""Writes the tables of README.md and of docs/results.md, performance.md and serving.md from the committed results.
 
 python benchmarks/tables.py            # rewrites the marked blocks
 python benchmarks/tables.py --check    # exit code 1 where a block is not what the results say
@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable
 
+import serve_tables
 import speed_tables
 from claims import claims, figure
 from l2d.compare.report.reading import Row
@@ -298,6 +299,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "robustness": robustness,
     "prepare-memory": prepare_memory,
     **speed_tables.BLOCKS,
+    **serve_tables.BLOCKS,
 }
 """What stands between <!-- results:NAME --> and <!-- /results:NAME -->."""
 
@@ -316,7 +318,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
     stale = []
-    for path in (ROOT / "README.md", ROOT / "docs" / "results.md", ROOT / "docs" / "performance.md"):
+    documents = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("results", "performance", "serving")))
+    for path in documents:
         before = path.read_text(encoding="utf-8")
         after = rewritten(before)
         if after != before:
