@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,7 @@ from l2d.baselines import (
     count_decoders,
 )
 from l2d.decode.fit import gains
+from l2d.errors import ArtifactBusy
 from l2d.language import D3, Beam, Grounding, Reference, SmallDrafts, Unit
 from l2d.ranking import Decoder, Requests, Rows
 from l2d.recommender.drafting import open_drafter
@@ -53,9 +55,22 @@ class Opponents:
     progress: StageProgress = silent
 
     def open(self, name: str) -> Decoder:
-        """The opponent of that name; trains it first if it is a peer that was not trained yet."""
+        """The opponent of that name; trains it first if it is a peer that was not trained yet.
+
+        Raises:
+            ArtifactBusy: meanwhile another process changed the data that it was trained on; it is not kept.
+        """
         made = OPENERS.get(name)
-        return made(self) if made is not None else count_decoders(self.run.train_evidence)[name]
+        if made is None:
+            return count_decoders(self.run.train_evidence)[name]
+        opened = made(self)
+        if self._folder(name).exists() and self.run.run.read_manifest()["data"] != self.run.manifest["data"]:
+            shutil.rmtree(self._folder(name))
+            raise ArtifactBusy(
+                f"the data of {self.run.path} changed while {name} was trained", got="something was forgotten",
+                cure="load the run again and repeat this",
+            )  # fmt: skip
+        return opened
 
     def beam(self) -> Beam:
         """See `l2d.language.Beam`."""

@@ -11,7 +11,16 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from l2d.errors import ArtifactBusy, ConfigError, DataError, L2DError, OutOfSpace, UnknownItem
+from l2d.errors import (
+    ArtifactBusy,
+    ConfigError,
+    DataError,
+    EngineError,
+    InputError,
+    L2DError,
+    OutOfSpace,
+    UnknownItem,
+)
 
 LONGEST_ECHO = 200
 """Characters of what a client sent that an answer repeats."""
@@ -67,7 +76,9 @@ def translated(error: Exception) -> Refused | None:
         return busy("another process writes to this run", reason="busy", retry_after=5)
     if isinstance(error, OutOfSpace):
         return busy("the disk is full", reason="disk", retry_after=30)
-    if isinstance(error, OSError):
+    if isinstance(error, EngineError):
+        return busy("what thinks does not answer", reason="engine", retry_after=5)
+    if isinstance(error, OSError) or type(error) is InputError:  # of files that cannot be written
         return busy("the disk does not take it", reason="disk", retry_after=30)
     # Other errors name files and commands: they are the operator's business.
     if isinstance(error, ConfigError | DataError | UnknownItem) and error.file is None:

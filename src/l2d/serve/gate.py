@@ -22,6 +22,9 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 ALWAYS_OPEN = ("/healthz", "/readyz", "/metrics")
 """Answered while the server drains."""
 
+OPERATORS = ("disk", "engine")
+"""Reasons that the log tells more of than the answer."""
+
 GUARDS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
@@ -106,6 +109,8 @@ class Gate:
         if refused is None:
             visit.reason = "failure"
             log(request_id=visit.request_id, failure="".join(traceback.format_exception(error)))
+        elif refused.reason in OPERATORS:
+            log(request_id=visit.request_id, failure=f"{type(error).__name__}: {error}")
         if visit.status:  # the answer has begun: nothing can be said any more
             return
         response = failure(visit.request_id) if refused is None else answer(refused, visit.request_id)
