@@ -1,6 +1,6 @@
 """How much of a difference is the luck of one training? The same rows from runs that were tuned with other seeds.
 
-    python benchmarks/quality.py amazon-cds --seed 1 --out runs-1 --json /tmp/quality-1.json      # and so on
+    python benchmarks/quality.py amazon-cds --seed 1 --out runs-1 --json quality-1.json      # and so on
     python benchmarks/seeds.py amazon-cds --run runs/amazon-cds --run runs-1/amazon-cds --run runs-2/amazon-cds
 
 Each run's decoders are judged on the whole split; its item head and its SASRec are trained with the seed that it was
