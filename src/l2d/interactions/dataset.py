@@ -52,7 +52,7 @@ class Dataset:
         """The first sample number that no example has, nor any after it."""
         return 1 + max(int(self.splits[name].sample.max(initial=-1)) for name in SPLITS)
 
-    @property
+    @cached_property
     def longest_history(self) -> int:
         """Most items of a history; as it was before anything was forgotten, since requests are cut by it."""
         lengths = (int(self.splits[name].history_length.max()) for name in SPLITS)

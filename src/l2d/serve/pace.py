@@ -8,7 +8,7 @@ from dataclasses import dataclass
 FORGETTING = 0.95
 """Weight of all former batches at each new one: about the last 20 count."""
 
-MOST_OVERSHOOT = 4.0
+MOST_OVERSHOOT = 2.0
 """Most by which an estimate is raised for batches that took longer than estimated."""
 
 FIRST_GUESS = 0.02
