@@ -288,6 +288,23 @@ def _wrapped(text: str, width: int = 120) -> str:
     return "\n\n".join(paragraphs)
 
 
+def prequential() -> str:
+    """A living memory over a frozen one, test and learn in turn."""
+    names = ("global", "vote", "auto", "auto, frozen counts")
+    rows = []
+    for title in ("amazon-cds", "amazon-games"):
+        streams = read(f"prequential-{title}") or {}
+        for stream in ("valid-64", "test-64"):
+            if stream not in streams:
+                continue
+            gains = [streams[stream]["gain"][name]["ndcg@10"] for name in names]
+            whole = [streams[stream]["rows"][f"{side} auto"]["ndcg@10"] for side in ("frozen", "living")]
+            cells = [f"{gain['gain']:+.4f} ± {gain['standard_error']:.4f}" for gain in gains]
+            rows.append([f"{title.removeprefix('amazon-')}, {stream.removesuffix('-64')}", *cells,
+                         " to ".join(f"{value:.4f}" for value in whole)])  # fmt: skip
+    return table(["stream", *names, "auto, NDCG@10"], rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "overview": overview,
@@ -298,6 +315,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "auto": auto,
     "robustness": robustness,
     "prepare-memory": prepare_memory,
+    "prequential": prequential,
     **speed_tables.BLOCKS,
     **serve_tables.BLOCKS,
 }
