@@ -63,10 +63,7 @@ def app_of(runs: dict[str, Recommender], keys: Sequence[Key] = (), **options: An
     """The application over open runs."""
     settings = Settings(**{"deadline_ms": PATIENT, "quiet": True, **options})
     metrics = Metrics()
-    arms = [
-        Arm(name, run, settings, metrics, lambda run=run: opened(run.path, writer=not settings.read_only))
-        for name, run in runs.items()
-    ]
+    arms = [Arm(name, run, settings, metrics, lambda run=run: opened(run.path)) for name, run in runs.items()]
     for arm in arms:
         learn_pace(arm)
     return create_app(Arms(arms), settings, Keyring(keys), metrics)

@@ -12,6 +12,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from l2d import Recommender
+from l2d.artifacts import WriterLock
+from l2d.errors import ArtifactBusy, InputError
 from l2d.recommender import Interaction
 from serving import HERE, app_of, opened
 from shop import CATALOG
@@ -189,6 +191,63 @@ def test_answers_go_on_while_a_user_is_forgotten_and_while_a_run_is_opened_anew(
     deleting.join()
     assert answers[0].json()["interactions"] == 2
     assert client.post("/v1/recommend", json={"user": "newcomer"}).json()["cold"] is True
+
+
+def reloaded(client: TestClient) -> None:
+    """The run opened anew, as SIGHUP has it."""
+    assert client.portal is not None
+    client.portal.call(client.app.state.house.arms.first.reload)  # type: ignore[attr-defined]
+
+
+def test_a_run_that_cannot_be_opened_anew_goes_on_as_it_was(
+    client: TestClient, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.post("/v1/interactions", json=bought("newcomer", 3, 5))
+    ledger = place / "memory.lance" / "ledger.json"
+    ledger.rename(ledger.with_name("elsewhere"))
+    with pytest.raises(InputError):
+        reloaded(client)
+    answer = client.post("/v1/recommend", json={"user": "newcomer", "decoder": "vote"})
+    assert (answer.status_code, answer.json()["cold"]) == (200, False)
+    ledger.with_name("elsewhere").rename(ledger)
+    begin = Recommender.begin_writing
+
+    def broken(self: Recommender, lock: WriterLock, *options: Any) -> None:
+        begin(self, lock, *options)
+        raise OSError("at the last step")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Recommender, "begin_writing", broken)
+        with pytest.raises(OSError, match="at the last step"):
+            reloaded(client)
+    assert client.post("/v1/interactions", json=bought("newcomer", 7)).json()["entries"] == 1
+    with pytest.raises(ArtifactBusy):
+        opened(place, writer=True)
+    reloaded(client)
+    assert client.post("/v1/interactions", json=bought("newcomer", 9)).json()["entries"] == 1
+
+
+def test_nothing_is_written_into_a_folder_that_took_the_place_of_the_run(client: TestClient, place: Path) -> None:
+    client.post("/v1/interactions", json=bought("newcomer", 3, 5))
+    new = shutil.copytree(place, place.with_name("new"), ignore=shutil.ignore_patterns("live.sqlite*", ".writer"))
+    before = {file: file.read_bytes() for file in new.rglob("*") if file.is_file()}
+    place.rename(place.with_name("old"))
+    for there in (False, True):
+        if there:
+            new.rename(place)
+        for answer in (
+            client.post("/v1/interactions", json=bought("other", 3, 5)),
+            client.delete("/v1/users/newcomer"),
+            client.put("/v1/items", json={"items": [{"item_id": 900_001, "title": "A Quite New Book"}]}),
+        ):
+            assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+        assert client.post("/v1/recommend", json={"user": "newcomer", "decoder": "vote"}).json()["cold"] is False
+    assert {new / file.relative_to(place): file.read_bytes() for file in place.rglob("*") if file.is_file()} == before
+    reloaded(client)
+    assert client.post("/v1/interactions", json=bought("other", 3, 5)).json()["entries"] == 1
+    assert client.post("/v1/recommend", json={"user": "newcomer", "decoder": "vote"}).json()["cold"] is True
+    with opened(place.with_name("old"), writer=True) as old:
+        assert len(old.user_history("newcomer")) == 2
 
 
 def test_many_writes_move_into_lance_by_themselves(client: TestClient) -> None:

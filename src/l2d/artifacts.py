@@ -261,6 +261,16 @@ class WriterLock:
         """Whether this process may write."""
         return self._descriptor is not None
 
+    @property
+    def current(self) -> bool:
+        """Whether the path still leads to the file that is locked; not where its folder was renamed or replaced."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.path))
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Gives the right back; a second time nothing happens."""
         descriptor, self._descriptor = self._descriptor, None

@@ -110,7 +110,7 @@ class FollowingRun(AskedRun):
         Raises:
             DataError: nobody knows the user.
         """
-        if not self.run.live.exists():
+        if "histories" not in self.__dict__ and not self.run.live.exists():
             return super().user_history(user_id)
         return [self.catalog.item_id(int(row)) for row in self.histories.known_rows(str(user_id))]
 

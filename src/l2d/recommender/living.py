@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from l2d.artifacts import WriterLock
-from l2d.errors import ArtifactMissing, ConfigError, InputError
+from l2d.errors import ArtifactBusy, ArtifactMissing, ConfigError, InputError
 from l2d.memory import LiveMemory, Version
 from l2d.memory.columns import narrow
 from l2d.memory.nearest.scan import check_size
@@ -39,15 +39,36 @@ class LivingRun(FollowingRun):
         """Becomes the run's writer, and ends what an earlier one left unfinished.
 
         Args:
-            lock: the right to write; given back by `close`.
+            lock: the right to write; given back by `close`, and not taken where this fails.
             progress: called with (stage, done, total).
         """
         self._lock = lock
-        self.reopen()
-        live = self._finished()
-        forgetting.finish(self, live, progress=progress)
+        try:
+            self.reopen()
+            live = self._finished()
+            forgetting.finish(self, live, progress=progress)
+            if live is not None:
+                self.rethink(progress)
+        except BaseException:
+            self.end_writing()
+            raise
+
+    def end_writing(self) -> WriterLock | None:
+        """Closes the journal; the run can still be read.
+
+        Returns:
+            The right to write, for another object of the same run; None where this one did not have it.
+        """
+        lock, self._lock = self._lock, None
+        live = self.__dict__.pop("live", None)
         if live is not None:
-            self.rethink(progress)
+            live.close()
+        return lock
+
+    def resume_writing(self, lock: WriterLock) -> None:
+        """Takes back what `end_writing` gave away; nothing was written in between, so that nothing is read again."""
+        self.end_writing()
+        self._lock = lock
 
     def _finished(self) -> LiveMemory | None:
         """The memory, if one is there whose build came to its end."""
@@ -60,10 +81,22 @@ class LivingRun(FollowingRun):
         """While it is open no other process may write.
 
         Raises:
-            ArtifactBusy: another one does.
+            ArtifactBusy: another one does, or another folder lies where the run did.
         """
+        if self._lock is not None:
+            self._must_write()
         with contextlib.nullcontext(self._lock) if self._lock is not None else WriterLock(self.run.writer) as lock:
             yield lock
+
+    def successor(self) -> Self:
+        """As `FollowingRun.successor`.
+
+        Raises:
+            ArtifactBusy: this is the writer, and another folder lies where the run did.
+        """
+        if self._lock is not None:
+            self._must_write()
+        return super().successor()
 
     def catch_up(self, lock: WriterLock, progress: StageProgress = silent) -> None:
         """Gives a memory that was built anew its live entries back; a run that was loaded for reading stays so."""
@@ -83,7 +116,7 @@ class LivingRun(FollowingRun):
         Returns:
             How many there were.
         """
-        live = self._writing()
+        live = self.writing()
         missing = live.missing().seq
         for start in range(0, len(missing), MOVE_AT):
             part = missing[start : start + MOVE_AT]
@@ -94,6 +127,21 @@ class LivingRun(FollowingRun):
         if len(missing):
             self.read(self.dataset, self.prompts)
         return len(missing)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether this is the writer and the run still lies where it was loaded from."""
+        return self._lock is not None and self._lock.current
+
+    def writing(self) -> LiveMemory:
+        """The memory, for what changes it.
+
+        Raises:
+            ConfigError: this run was not loaded with `writer=True`.
+            ArtifactBusy: another folder lies where the run did when it was loaded.
+        """
+        self._must_write()
+        return self.live
 
     def add_interactions(self, interactions: Sequence[Interaction], *, progress: StageProgress = silent) -> Written:
         """Adds interactions, all or none: on the disk when it returns, and part of the next request.
@@ -108,11 +156,12 @@ class LivingRun(FollowingRun):
 
         Raises:
             ConfigError: this run was not loaded with `writer=True`.
+            ArtifactBusy: another folder lies where the run did when it was loaded.
             UnknownItem: an item that is not in the catalogue; names the interaction.
             DataError: an id or a time that cannot be; names the interaction.
             OutOfSpace: the disk is full; nothing was added.
         """
-        live, asked = self._writing(), arrived(interactions, self.catalog)
+        live, asked = self.writing(), arrived(interactions, self.catalog)
         new = asked.take(self._new(asked))
         histories = self._histories_of(new)
         made = [place for place, history in enumerate(histories) if len(history)]
@@ -138,7 +187,7 @@ class LivingRun(FollowingRun):
             ConfigError: this run was not loaded with `writer=True`.
             OutOfSpace: the disk is full; nothing is lost, and nothing has changed.
         """
-        moved = self._writing().move()
+        moved = self.writing().move()
         self._recount()
         return moved
 
@@ -148,7 +197,7 @@ class LivingRun(FollowingRun):
         Args:
             keep: versions that stay, the present one among them.
         """
-        self._writing().compact(keep=keep)
+        self.writing().compact(keep=keep)
         self._recount()
 
     def versions(self) -> list[Version]:
@@ -167,7 +216,7 @@ class LivingRun(FollowingRun):
         Raises:
             ConfigError: no such version is kept, or one from before something was forgotten.
         """
-        undone = self._writing().roll_back(version)
+        undone = self.writing().roll_back(version)
         self.read(self.dataset, self.prompts)
         return undone
 
@@ -192,10 +241,7 @@ class LivingRun(FollowingRun):
 
     def close(self) -> None:
         """Closes the journal and lets another process write; the run can still be read. A second time does nothing."""
-        lock, self._lock = self._lock, None
-        live = self.__dict__.pop("live", None)
-        if live is not None:
-            live.close()
+        lock = self.end_writing()
         if lock is not None:
             lock.release()
 
@@ -205,10 +251,8 @@ class LivingRun(FollowingRun):
         if self._lock is None:
             cure = "load it with writer=True; the command line does so by itself"
             raise ConfigError(f"{self.path} was opened for reading", cure=cure)
-
-    def _writing(self) -> LiveMemory:
-        self._must_write()
-        return self.live
+        if not self.in_place:
+            raise ArtifactBusy(f"{self.path} is another folder than when it was loaded", cure="load it again")
 
     def _no_thoughts(self) -> NDArray[np.float32]:
         return np.empty((0, self.live.memory.ledger.width), dtype=np.float32)

@@ -30,7 +30,7 @@ class Arm(Lane):
 
     Args:
         name, run, settings, metrics: as in `Lane`.
-        reopen: opens the run anew, as it then is on the disk; None where it cannot be.
+        reopen: opens the run anew for reading, as it then is on the disk; None where it cannot be.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Arm(Lane):
     async def move(self) -> None:
         """Moves what waits in the journal into Lance, beside the thread that answers; what is counted follows there."""
         async with self._turn_to_write():
-            await asyncio.to_thread(self.run.live.move)
+            await asyncio.to_thread(self.run.writing().move)
             await self.call("move", lambda run: run.move(), changes=True)
 
     def move_soon(self) -> None:
@@ -146,17 +146,43 @@ class Arm(Lane):
         if self.reopen is None:
             return
         async with self._turn_to_write():
-            if not self.settings.read_only:
-                await self.call("close", lambda run: run.close())
+            opened = await asyncio.to_thread(self.reopen)
             try:
-                opened = await asyncio.to_thread(self.reopen)
+                await asyncio.to_thread(self.warm, opened)
+                go_over = self.swap if self.settings.read_only else self._hand_over
+                former = await go_over(opened)
             except BaseException:
-                if not self.settings.read_only:
-                    await self.call("open", lambda run: run.begin_writing(WriterLock(run.run.writer)))
+                opened.close()
                 raise
-            await asyncio.to_thread(self.warm, opened)
-            former = await self.swap(opened)
             await asyncio.to_thread(former.close)
+
+    async def _hand_over(self, opened: Recommender) -> Recommender:
+        """Goes over to a run that was opened for reading and gets the right to write; returns the former one.
+
+        In the same folder the right is handed on and never free; that to another folder, which was put in the place
+        of the former one, is a new one. Where this fails, the former run goes on with what it had.
+        """
+
+        def give(run: Recommender) -> WriterLock | None:
+            _ = run.entries, run.histories  # what it still answers from
+            return run.end_writing() if run.in_place else None
+
+        def take() -> None:
+            opened.begin_writing(lock or WriterLock(opened.run.writer))
+            self.warm(opened)
+
+        lock = await self.call("close", give)
+        try:
+            await asyncio.to_thread(take)
+            return await self.swap(opened)
+        except BaseException:
+            if lock is not None:
+                opened.end_writing()
+                try:
+                    await self.call("open", lambda run: run.resume_writing(lock))
+                except Refused:  # the server is about to end
+                    lock.release()
+            raise
 
     @contextlib.asynccontextmanager
     async def _turn_to_write(self) -> AsyncIterator[None]:

@@ -73,7 +73,7 @@ def translated(error: Exception) -> Refused | None:
     if isinstance(error, Refused):
         return error
     if isinstance(error, ArtifactBusy):
-        return busy("another process writes to this run", reason="busy", retry_after=5)
+        return busy("another process writes to this run or took its place", reason="busy", retry_after=5)
     if isinstance(error, OutOfSpace):
         return busy("the disk is full", reason="disk", retry_after=30)
     if isinstance(error, EngineError):

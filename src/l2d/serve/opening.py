@@ -42,9 +42,9 @@ def open_arms(
     """
     arms = []
     for name, path in zip(arm_names(paths), paths, strict=True):
-        load = partial(open_run, path, read_only=settings.read_only, device=device, engine=engine, notice=notice)
-        run = load()
-        arm = Arm(name, run, settings, metrics, load)
+        load = partial(open_run, path, device=device, engine=engine, notice=notice)
+        run = load(read_only=settings.read_only)
+        arm = Arm(name, run, settings, metrics, partial(load, read_only=True))
         if settings.decoder is not None and settings.decoder not in arm.decoders:
             raise ConfigError(f"{path} has no such decoder", got=settings.decoder, expected=", ".join(arm.decoders))
         if settings.threads is not None:
