@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -16,7 +19,7 @@ from l2d.artifacts import WriterLock
 from l2d.errors import ArtifactBusy, InputError
 from l2d.recommender import Interaction
 from serving import HERE, app_of, opened
-from shop import CATALOG
+from shop import CATALOG, ok
 
 LATER = 1_790_000_000
 
@@ -248,6 +251,34 @@ def test_nothing_is_written_into_a_folder_that_took_the_place_of_the_run(client:
     assert client.post("/v1/recommend", json={"user": "newcomer", "decoder": "vote"}).json()["cold"] is True
     with opened(place.with_name("old"), writer=True) as old:
         assert len(old.user_history("newcomer")) == 2
+
+
+def test_a_backup_that_takes_the_journal_last_opens_and_holds_everything(place: Path, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    hidden = shutil.ignore_patterns("live.sqlite*", ".writer", ".*.part")
+    with opened(place, writer=True) as run:
+        users, items = [f"new {user}" for user in range(4)], [int(one) for one in CATALOG.item_ids]
+
+        def write(first: int) -> None:
+            run.add_interactions([Interaction(user, items[row], LATER) for row in (first, first + 1) for user in users])
+
+        write(3)
+        run.move()
+        write(5)
+        shutil.copytree(place, backup, ignore=hidden)
+        write(7)
+        run.move()
+        write(9)
+        with (
+            contextlib.closing(sqlite3.connect(place / "live.sqlite")) as source,
+            contextlib.closing(sqlite3.connect(backup / "live.sqlite")) as copied,
+        ):
+            source.backup(copied)
+        ok("doctor", backup)
+        with opened(backup, writer=True) as healed:
+            assert all(healed.user_history(user) == run.user_history(user) for user in users)
+            assert healed.entries.sample.tolist() == run.entries.sample.tolist()
+            np.testing.assert_allclose(healed.entries.thoughts, run.entries.thoughts, atol=2e-2)
 
 
 def test_many_writes_move_into_lance_by_themselves(client: TestClient) -> None:
