@@ -67,6 +67,28 @@ def test_a_write_is_durable_and_part_of_the_next_request(client: TestClient, pla
     ]
 
 
+def test_the_memory_is_looked_up_once_a_state_and_as_the_library_has_it(client: TestClient, place: Path) -> None:
+    def looks() -> float:
+        name = 'l2d_call_seconds_count{kind="describe",run="shop"} '
+        return sum(float(line.removeprefix(name)) for line in metrics(client) if line.startswith(name))
+
+    told = [memory(client) for _ in range(3)]
+    assert looks() == 1
+    assert client.put("/v1/items", json={"items": [{"item_id": 900_001, "title": "Quite New"}]}).status_code == 200
+    assert memory(client)["catalog"] == told[0]["catalog"] + 1
+    for first in (3, 6):
+        client.post("/v1/interactions", json=bought("newcomer", first, first + 1))
+        told.append(memory(client))
+    assert looks() == 4
+    info = opened(place).memory_info()
+    assert [told[-1][name] for name in ("entries", "items", "users", "width")] == [
+        info.entries, info.items, info.users, info.width,
+    ]  # fmt: skip
+    assert told[-1]["users"] == told[0]["users"] + 1
+    assert told[-1]["versions"] == len(opened(place).versions())
+    assert told[-1]["bytes"] > told[0]["bytes"] > 0
+
+
 def test_a_write_that_is_repeated_does_nothing(client: TestClient) -> None:
     client.post("/v1/interactions", json=bought("newcomer", 3, 5))
     again = client.post("/v1/interactions", json=bought("newcomer", 3, 5)).json()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,6 +48,7 @@ class Arm(Lane):
         self._writing = asyncio.Lock()
         self._writers = 0
         self._moving: asyncio.Task[None] | None = None
+        self._told: tuple[object, asyncio.Task[dict[str, Any]]] | None = None
 
     def prompt_tokens(self, history: Sequence[str | int]) -> int:
         """Length of the prompt of a history.
@@ -85,6 +86,37 @@ class Arm(Lane):
             return self.run.user_history(user)
         except DataError:
             return []
+
+    async def described(self, deadline: float) -> dict[str, Any]:
+        """The run's memory in figures, looked up once for all who ask while it stays the same.
+
+        Args:
+            deadline: monotonic time by which it must be known.
+
+        Raises:
+            Refused: it would be late.
+        """
+        state = self.version, len(self.run.catalog)
+        told = self._told
+        if told is None or told[0] != state or (told[1].done() and told[1].exception() is not None):
+            told = self._told = state, asyncio.get_running_loop().create_task(self._describe(deadline))
+        return await asyncio.shield(told[1])
+
+    async def _describe(self, deadline: float) -> dict[str, Any]:
+        def look(run: Recommender) -> dict[str, Any]:
+            return {
+                "memory_version": run.version,
+                "entries": len(run.entries),
+                "items": int(np.count_nonzero(run.item_vectors.counts)),
+                "users": len(run.entries.user_ids),
+                "catalog": len(run.catalog),
+                "versions": len(run.versions()),
+                "width": run.entries.width,
+                "decoder": run.usual,
+            }
+
+        found = await self.call("describe", look, deadline=deadline)
+        return {**found, "bytes": await asyncio.to_thread(_size, self.run)}
 
     async def write(self, kind: str, work: Callable[[Recommender], Result]) -> Result:
         """Has a short write done in the thread that answers; the next request already sees it.
@@ -199,7 +231,7 @@ class Arm(Lane):
         """Goes over to another open run between two batches; returns the former one."""
 
         def exchange(former: Recommender) -> Recommender:
-            self.run = run
+            self.run, self._told = run, None
             self.decoders = answering_decoders(run, language=self.settings.language)
             return former
 
@@ -218,3 +250,14 @@ class Arm(Lane):
         """Answers what waits, then ends the thread and lets go of the run."""
         await super().close()
         self.run.close()
+
+
+def _size(run: Recommender) -> int:
+    """Bytes of a run's memory and journal on the disk."""
+    live = run.run.live
+    files = [*run.run.memory.rglob("*"), *live.parent.glob(f"{live.name}*")]
+    found = 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):  # a compaction may be removing it
+            found += file.stat().st_size if file.is_file() else 0
+    return found

@@ -242,7 +242,7 @@ class LastWrite(BaseModel):
 
 
 class RunMemory(BaseModel):
-    """What a run remembers."""
+    """What a run remembers. `versions`: how many can be returned to."""
 
     run: str
     memory_version: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Request
 from starlette.responses import Response
@@ -12,9 +12,6 @@ from l2d.serve.arm import Arm
 from l2d.serve.asking import as_json
 from l2d.serve.house import house_of, visit_of
 from l2d.serve.metrics import CONTENT_TYPE
-
-if TYPE_CHECKING:
-    from l2d.recommender import Recommender
 
 
 async def healthz(request: Request) -> Response:
@@ -48,22 +45,7 @@ async def memory(request: Request) -> Response:
 
 async def described(arm: Arm, deadline: float) -> dict[str, Any]:
     """A run's memory in figures."""
-
-    def look(run: Recommender) -> dict[str, Any]:
-        info = run.memory_info()
-        return {
-            "memory_version": arm.version,
-            "entries": info.entries,
-            "items": info.items,
-            "users": info.users,
-            "catalog": len(run.catalog),
-            "versions": info.versions,
-            "bytes": info.bytes,
-            "width": info.width,
-            "decoder": run.usual,
-        }
-
-    found = await arm.call("describe", look, deadline=deadline)
+    found = await arm.described(deadline)
     now = time.monotonic()
     writes = [
         {"kind": kind, "count": count, "seconds_ago": round(now - when, 1), "memory_version": version}
