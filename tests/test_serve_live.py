@@ -176,7 +176,13 @@ def test_a_server_that_only_reads_takes_no_writes_and_follows_those_of_another(p
         items = [Interaction("newcomer", int(CATALOG.item_ids[row]), LATER + row) for row in (3, 5)]
         version = writer.add_interactions(items).version
         await_(lambda: memory(client)["memory_version"] == version)
-        assert client.post("/v1/recommend", json={"user": "newcomer"}).json()["cold"] is False
+        answer = client.post("/v1/recommend", json={"user": "newcomer", "decoder": "vote"}).json()
+        history = [f"id:{CATALOG.item_ids[row]}" for row in (3, 5)]
+        assert [one["item_id"] for one in answer["items"]] == [
+            one.item_id for one in opened(place).recommend(history, decoder="vote")
+        ]
+        swaps = 'l2d_call_seconds_count{kind="swap"'
+        assert not any(line.startswith(swaps) for line in metrics(client)), "entries alone are taken in where they are"
         writer.forget(user="newcomer")
         await_(lambda: client.post("/v1/recommend", json={"user": "newcomer"}).json()["cold"] is True)
 

@@ -30,6 +30,10 @@ GROWING = ("state", "entries", "train_entries", "histories")
 """What a longer catalogue leaves as it is."""
 
 
+News = tuple[LiveState, tuple[int, ...]]
+"""A state with the manifest's sign that belongs to it."""
+
+
 class FollowingRun(AskedRun):
     """An open run whose memory lives."""
 
@@ -199,20 +203,41 @@ class FollowingRun(AskedRun):
             self.manifest, dataset = read_data(self.run, verify=False)
             self.begin(dataset)
             return True
-        had = self.__dict__.get("state")
-        if had is None:
+        if "state" not in self.__dict__:
             return self.live.refresh()
-        state, size = self.live.state(self.catalog), len(self.entries)
-        grown = state.epoch == had.epoch and state.entries.thoughts.dtype == self.entries.thoughts.dtype
-        if not grown or not np.array_equal(state.entries.sample[:size], self.entries.sample):
+        grown = self._grown()
+        if grown is None:
             self.read(self.dataset, self.prompts)
-            return True
-        fresh, users = state.entries, state.entries.user_ids
+        else:
+            self.take_news((grown, self._seen))
+        return True
+
+    def news(self) -> News | None:
+        """Reads the newest state for `take_news`, beside the thread that answers; nothing of what answers changes.
+
+        Returns:
+            It; None where more has happened than that entries came in: then it takes a `refresh`.
+        """
+        if "state" not in self.__dict__ or self._sign() != self._seen:
+            return None
+        seen, self._seen = self._seen, ()  # stale until it is taken in
+        state = self._grown()
+        return None if state is None else (state, seen)
+
+    def _grown(self) -> LiveState | None:
+        """The newest state, if it is the one that answers and later entries."""
+        state, size = self.live.state(self.catalog), len(self.entries)
+        alike = state.epoch == self.state.epoch and state.entries.thoughts.dtype == self.entries.thoughts.dtype
+        return state if alike and np.array_equal(state.entries.sample[:size], self.entries.sample) else None
+
+    def take_news(self, news: News) -> None:
+        """Goes over to what `news` read, in the thread that answers."""
+        state, self._seen = news
+        size, fresh, users = len(self.entries), state.entries, state.entries.user_ids
         late = [users[user] for user in fresh.user[size:]]
         self.histories.take(state.log.take(np.flatnonzero(state.log.seq > self.histories.last)))
         self._take_in(fresh.thoughts[size:], fresh.row[size:], late, fresh.timestamp[size:], fresh.sample[size:])
         self._recount()
-        return True
 
     # ---- inside
 

@@ -173,6 +173,17 @@ class Arm(Lane):
         if self._moving is None or self._moving.done():
             self._moving = asyncio.get_running_loop().create_task(move())
 
+    async def follow(self) -> None:
+        """Goes over to what another process wrote: in place where entries came in, else by a successor."""
+        async with self._turn_to_write():
+            if not await asyncio.to_thread(getattr, self.run, "stale"):
+                return
+            news = await asyncio.to_thread(self.run.news)
+            if news is not None:
+                await self.call("refresh", lambda run: run.take_news(news), changes=True)
+                return
+        await self.change("refresh", lambda run: run.refresh())
+
     async def reload(self) -> None:
         """Opens the run anew, as it then lies on the disk, and goes over to it; the former one answers until then."""
         if self.reopen is None:

@@ -44,7 +44,6 @@ async def follow(house: House) -> None:
         await asyncio.sleep(house.settings.poll_seconds)
         for arm in house.arms:
             try:
-                if await asyncio.to_thread(getattr, arm.run, "stale"):
-                    await arm.change("refresh", lambda run: run.refresh())
+                await arm.follow()
             except Exception as error:  # noqa: BLE001  # the writer may be in the middle of something: look again
                 log(run=arm.name, failure="".join(traceback.format_exception(error)))
