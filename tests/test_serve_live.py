@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import sqlite3
@@ -17,7 +18,12 @@ from fastapi.testclient import TestClient
 from l2d import Recommender
 from l2d.artifacts import WriterLock
 from l2d.errors import ArtifactBusy, InputError
+from l2d.memory import LiveMemory
 from l2d.recommender import Interaction
+from l2d.serve.arm import Arm
+from l2d.serve.errors import Refused
+from l2d.serve.metrics import Metrics
+from l2d.serve.settings import Settings
 from serving import HERE, app_of, opened
 from shop import CATALOG, ok
 
@@ -102,6 +108,7 @@ def test_a_write_with_an_unknown_item_is_refused_whole(client: TestClient) -> No
     answer = client.post("/v1/interactions", json=body)
     assert answer.status_code == 422
     assert "no such item" in answer.json()["error"]["got"]
+    assert any(line.startswith('l2d_refused_total{reason="input",run="shop"}') for line in metrics(client))
     assert memory(client)["memory_version"] == before
 
 
@@ -307,6 +314,33 @@ def test_a_backup_that_takes_the_journal_last_opens_and_holds_everything(place: 
             assert all(healed.user_history(user) == run.user_history(user) for user in users)
             assert healed.entries.sample.tolist() == run.entries.sample.tolist()
             np.testing.assert_allclose(healed.entries.thoughts, run.entries.thoughts, atol=2e-2)
+
+
+def test_a_server_that_ends_waits_for_a_move_and_refuses_what_comes_later(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move = LiveMemory.move
+
+    def slow(self: LiveMemory) -> int:
+        threading.Event().wait(0.5)
+        return move(self)
+
+    async def day() -> None:
+        settings = Settings()
+        arm = Arm("shop", opened(place, writer=True), settings, Metrics())
+        arm.start(asyncio.get_running_loop())
+        items = [Interaction("newcomer", int(CATALOG.item_ids[row]), LATER + row) for row in (3, 5, 7)]
+        assert (await arm.write("interactions", lambda run: run.add_interactions(items))).entries == 2
+        monkeypatch.setattr(LiveMemory, "move", slow)
+        arm.move_soon()
+        await asyncio.sleep(0.1)
+        await arm.close()
+        with pytest.raises(Refused) as refused:
+            await arm.call("late", lambda run: run.version)
+        assert refused.value.reason == "draining"
+
+    asyncio.run(day())
+    assert opened(place).live.pending == 0
 
 
 def test_many_writes_move_into_lance_by_themselves(client: TestClient) -> None:

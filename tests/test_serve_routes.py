@@ -203,10 +203,14 @@ def test_health_readiness_and_metrics(client: TestClient) -> None:
     before = figures(client)
     client.post("/v1/recommend", json={"history": [TITLE]})
     client.post("/v1/recommend", json={"history": ["No Such Book at All"]})
+    client.post("/v1/recommend", json={"history": []})
     after = figures(client)
     labels = 'method="POST",route="/v1/recommend",run="shop",status="200"'
-    assert after[f"l2d_requests_total{{{labels}}}"] == before.get(f"l2d_requests_total{{{labels}}}", 0) + 1
-    assert after['l2d_batch_size_count{run="shop"}'] == before.get('l2d_batch_size_count{run="shop"}', 0) + 1
+    assert after[f"l2d_requests_total{{{labels}}}"] == before.get(f"l2d_requests_total{{{labels}}}", 0) + 2
+    assert after['l2d_batch_size_count{run="shop"}'] == before.get('l2d_batch_size_count{run="shop"}', 0) + 2
+    assert after['l2d_cold_total{run="shop"}'] == before.get('l2d_cold_total{run="shop"}', 0) + 1
+    for run in ("", "shop"):
+        assert after[f'l2d_requests_total{{method="GET",route="/v1/similar/{{item}}",run="{run}",status="500"}}'] == 0
     refused = 'l2d_refused_total{reason="input",run=""}'
     assert after[refused] == before.get(refused, 0) + 1
     assert after['l2d_memory_entries{run="shop"}'] == client.get("/v1/memory").json()["runs"][0]["entries"]

@@ -62,6 +62,9 @@ def create_app(arms: Arms, settings: Settings, keyring: Keyring, metrics: Metric
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _unreadable)
     add_routes(app)
+    for route in app.routes:
+        if isinstance(route, ScopedRoute) and route.include_in_schema:
+            metrics.expect_failures(route.path_format, sorted(route.methods or ()), [arm.name for arm in arms])
     described = app.openapi
     app.openapi = lambda: with_scopes(app, described)  # type: ignore[method-assign]
     return app

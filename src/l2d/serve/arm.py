@@ -260,6 +260,8 @@ class Arm(Lane):
     async def close(self) -> None:
         """Answers what waits, then ends the thread and lets go of the run."""
         await super().close()
+        if self._moving is not None:
+            await asyncio.wait([self._moving])
         self.run.close()
 
 

@@ -92,12 +92,13 @@ class Lane:
         """Puts requests into the queue, all or none.
 
         Raises:
-            Refused: they would be late, or there is no room.
+            Refused: they would be late, there is no room, or the thread is about to end.
         """
         assert self._loop is not None
         for job in jobs:
             job.sink = self._loop.create_future()
         with self._turn:
+            self._refuse_at_the_end()
             besides = sum(self.pace.seconds(call.kind, 1) for call in self._calls)
             self.batcher.admit(jobs, time.monotonic(), besides=besides)
             self._turn.notify()
@@ -127,11 +128,12 @@ class Lane:
             changes: whether the memory may be another one afterwards.
 
         Raises:
-            Refused: too much waits.
+            Refused: too much waits, the work would be late, or the thread is about to end.
         """
         assert self._loop is not None
         sink = self._loop.create_future()
         with self._turn:
+            self._refuse_at_the_end()
             now = time.monotonic()
             ahead = sum(self.pace.seconds(call.kind, 1) for call in self._calls)
             # A batch goes between two calls.
@@ -145,8 +147,12 @@ class Lane:
         found: Result = await sink
         return found
 
+    def _refuse_at_the_end(self) -> None:
+        if self._closing:
+            raise busy("the server is about to end", reason="draining", retry_after=1)
+
     async def close(self) -> None:
-        """Answers what waits, then ends the thread and lets go of the run."""
+        """Answers what waits, then ends the thread; what comes later is refused."""
         with self._turn:
             self._closing = True
             self._turn.notify()
@@ -222,6 +228,7 @@ class Lane:
             elif now > job.deadline:
                 handed.append((job.sink, None, busy("the answer came too late", reason="late", retry_after=1)))
             else:
+                self.metrics.cold.labels(self.name).inc(outcome.cold)
                 handed.append((job.sink, outcome, None))
         self._hand(handed)
 

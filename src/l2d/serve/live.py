@@ -91,8 +91,15 @@ async def written(
     house, visit = house_of(request), visit_of(request)
     refuse_writes(house)
 
+    if len(house.arms) == 1:
+        visit.arm = house.arms.first.name
+
     async def into(arm: Arm) -> dict[str, Any]:
-        counts = await (arm.change if long else arm.write)(kind, work)
+        try:
+            counts = await (arm.change if long else arm.write)(kind, work)
+        except BaseException:
+            visit.arm = arm.name
+            raise
         told = {"run": arm.name, "memory_version": arm.version, **counts}
         house.metrics.written.labels(arm.name, kind).inc(count(told))
         arm.writes.appendleft((kind, count(told), time.monotonic(), told["memory_version"]))

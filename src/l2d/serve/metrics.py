@@ -58,6 +58,18 @@ class Metrics:
         self.sequence = Gauge("l2d_memory_sequence", "Number of the last live interaction.", ("run",), **made)
         self.draining = Gauge("l2d_draining", "Whether the server is about to end.", **made)
 
+    def expect_failures(self, route: str, methods: Sequence[str], runs: Sequence[str]) -> None:
+        """Begins the counts of failures at 0: a rate does not see the first one of a count that begins with it.
+
+        Args:
+            route: its path.
+            methods: its methods.
+            runs: names of the arms; a failure may also come before one is chosen.
+        """
+        for method in methods:
+            for run in ("", *runs):
+                self.requests.labels(route, method, "500", run)
+
     def batch(self, run: str, waited: Sequence[float], seconds: float) -> None:
         """Takes in a batch.
 
