@@ -170,3 +170,39 @@ def test_a_client_that_stalls_is_sent_away(run: Path) -> None:
             one.close()
         with httpx.Client(base_url=address) as client:
             assert client.get("/healthz").status_code == 200
+
+
+def test_time_counts_from_the_first_byte_of_each_request(run: Path) -> None:
+    content = json.dumps(BODY).encode()
+    head = HEAD.format(len(content)).encode()
+    with (
+        listening(app_of({"shop": opened(run)}, read_only=True)) as address,
+        socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=30) as slow,
+    ):
+        for pause in (0.0, 0.6, 0.0):
+            slow.sendall(head[:20])
+            time.sleep(pause)
+            slow.sendall(head[20:] + content)
+            told = b""
+            while not told.endswith(b"}"):
+                told += slow.recv(65_536)
+            seconds = json.loads(told.partition(b"\r\n\r\n")[2])["milliseconds"] / 1000
+            assert (seconds >= 0.6) == (pause > 0), seconds
+
+
+def test_a_client_that_does_not_read_is_sent_away(run: Path) -> None:
+    app, times = app_of({"shop": opened(run)}, read_only=True, read_seconds=0.3), 600
+    with listening(app) as address:
+        port = int(address.rpartition(":")[2])
+        with httpx.Client(base_url=address) as client:
+            size = len(client.get("/openapi.json").content)
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as deaf:
+            deaf.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * times)
+            time.sleep(2)
+            heard = 0
+            try:
+                while more := deaf.recv(1 << 20):
+                    heard += len(more)
+            except ConnectionResetError:
+                pass
+        assert heard < size * times

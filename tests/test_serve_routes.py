@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from l2d.recommender import Recommender, RecommendRequest
+from l2d.serve.errors import Refused
 from l2d.serve.schema import MOST_BATCH, MOST_HISTORY
 from serving import HERE, app_of, opened
 from shop import CATALOG, LOG
@@ -153,6 +157,9 @@ def test_one_bad_request_of_a_batch_is_named(client: TestClient) -> None:
     requests = [{"history": [TITLE]}, {"history": [TITLE], "decoder": "auto"}]
     assert fault(client.post("/v1/recommend:batch", json={"requests": requests}), 422)["what"].startswith("requests.1")
     assert "requests" in fault(client.post("/v1/recommend:batch", json={"requests": []}), 422)["what"]
+    for k, explain, count in ((1000, False, 10), (20, True, 50)):
+        many = [{"history": [TITLE], "k": k, "explain": explain}] * (count + 1)
+        assert f"at most {k * count}" in fault(client.post("/v1/recommend:batch", json={"requests": many}), 422)["what"]
     most = {"requests": [{"history": [TITLE]}] * (MOST_BATCH + 1)}
     assert "requests" in fault(client.post("/v1/recommend:batch", json=most), 422)["what"]
 
@@ -160,6 +167,15 @@ def test_one_bad_request_of_a_batch_is_named(client: TestClient) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b'{"history": ["\\ud800"]}', b"NaN", b"[" * 5000])
 def test_what_is_no_json_object_is_refused(client: TestClient, content: bytes) -> None:
     fault(client.post("/v1/recommend", content=content, headers={"content-type": "application/json"}), 422)
+
+
+def test_an_answer_that_came_too_late_is_not_given(client: TestClient) -> None:
+    arm = client.app.state.house.arms.first  # type: ignore[attr-defined]
+    assert client.portal is not None
+    for seconds, late in ((0.0, False), (0.2, True)):
+        work = partial(arm.call, "doze", lambda _, seconds=seconds: time.sleep(seconds))
+        with pytest.raises(Refused, match="too late") if late else nullcontext():
+            client.portal.call(partial(work, deadline=time.monotonic() + 0.1))
 
 
 def test_a_body_must_say_that_it_is_json(client: TestClient) -> None:

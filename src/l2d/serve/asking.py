@@ -16,7 +16,7 @@ from l2d.recommender import RecommendRequest
 from l2d.serve.answering import LANGUAGE, Answer, Kind
 from l2d.serve.arm import Arm
 from l2d.serve.batching import Job
-from l2d.serve.errors import Refused
+from l2d.serve.errors import Refused, too_late
 from l2d.serve.house import House, Visit, house_of, visit_of
 from l2d.serve.schema import MOST_DEADLINE, BatchBody, RecommendBody
 
@@ -101,9 +101,10 @@ async def answered(request: Request, work: Sequence[tuple[Arm, Job]]) -> list[An
             admitted.append((arm, jobs))
         watch = asyncio.ensure_future(request.receive())
         watch.add_done_callback(lambda done: None if done.cancelled() else leave())
-        if len(work) == 1:
-            return [await work[0][1].sink]
-        return list(await asyncio.gather(*(job.sink for _, job in work)))
+        found = [await work[0][1].sink] if len(work) == 1 else await asyncio.gather(*(job.sink for _, job in work))
+        if time.monotonic() > min(job.deadline for _, job in work):  # it waited for its turn here
+            raise too_late()
+        return list(found)
     except BaseException:
         leave()
         raise

@@ -68,6 +68,11 @@ def busy(what: str, *, reason: str, retry_after: float, status: int = 503) -> Re
     return Refused(status, what, cure="try again later", reason=reason, retry_after=retry_after)
 
 
+def too_late() -> Refused:
+    """An answer that is there, and nobody's use any more."""
+    return busy("the answer came too late", reason="late", retry_after=1)
+
+
 def translated(error: Exception) -> Refused | None:
     """What a library's error is for a client; None where it is a fault of ours."""
     if isinstance(error, Refused):

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from l2d.serve.errors import CLIENT_GONE, Refused, answer, busy, failure, translated
 from l2d.serve.house import House, Visit
+from l2d.serve.patience import ARRIVED
 from l2d.serve.settings import LOOPBACK
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -46,7 +47,7 @@ class Gate:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        visit = scope["visit"] = Visit(_request_id(headers))
+        visit = scope["visit"] = Visit(_request_id(headers), scope.get(ARRIVED) or time.monotonic())
         self.house.open += 1
         sender = _sender(visit, send, self.house)
         try:

@@ -43,7 +43,7 @@ class Visit:
 
     Args:
         request_id: under which its answer and the log have it.
-        arrived: monotonic time of its head.
+        arrived: monotonic time of its first byte, as far as the server had read it.
         key: who asks.
         arm: which run answers, once that is known.
         route: the route's path, as it is declared.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from l2d.serve.answering import Answer, answers
 from l2d.serve.batching import Batcher, Job
-from l2d.serve.errors import CLIENT_GONE, Refused, busy
+from l2d.serve.errors import CLIENT_GONE, Refused, busy, too_late
 from l2d.serve.metrics import Metrics
 from l2d.serve.pace import Pace
 from l2d.serve.settings import Settings
@@ -145,6 +145,8 @@ class Lane:
             self._calls.append(Call(kind, lambda: work(self.run), sink, changes))
             self._turn.notify()
         found: Result = await sink
+        if deadline is not None and time.monotonic() > deadline:
+            raise too_late()
         return found
 
     def _refuse_at_the_end(self) -> None:
@@ -226,7 +228,7 @@ class Lane:
             if isinstance(outcome, Exception):
                 handed.append((job.sink, None, outcome))
             elif now > job.deadline:
-                handed.append((job.sink, None, busy("the answer came too late", reason="late", retry_after=1)))
+                handed.append((job.sink, None, too_late()))
             else:
                 self.metrics.cold.labels(self.name).inc(outcome.cold)
                 handed.append((job.sink, outcome, None))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StrictBool, Strict
 
 MOST_HISTORY, MOST_LISTED, MOST_FILTERS, MOST_VALUES = 1000, 10_000, 16, 1000
 MOST_K, MOST_BATCH, MOST_WRITTEN, MOST_EXPLAINED = 1000, 256, 1000, 20
+MOST_ANSWERED, MOST_REASONS = 10_000, 1000
 MOST_DEADLINE = 60_000
 WHOLE = Field(ge=-(2**63), lt=2**63)
 
@@ -109,13 +110,26 @@ class RecommendBody(Model):
 
 
 class BatchBody(Model):
-    """Several requests at once; all are answered or none."""
+    """Several requests at once; all are answered or none.
+
+    Their `k` may come to 10,000, and that of those with explanations to 1,000.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"requests": [{"history": ["Abbey Road"]}, {"user": "17", "k": 3}]}]}
     )
     requests: Annotated[list[RecommendBody], Field(min_length=1, max_length=MOST_BATCH)]
     deadline_ms: Annotated[int | None, Field(strict=True, ge=1, le=MOST_DEADLINE)] = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> BatchBody:
+        for most, counted, what in (
+            (MOST_ANSWERED, self.requests, "items in all"),
+            (MOST_REASONS, [one for one in self.requests if one.explain], "explained items in all"),
+        ):
+            if sum(one.k for one in counted) > most:
+                raise ValueError(f"at most {most} {what}: make k smaller, or send several batches")
+        return self
 
 
 class InteractionBody(Model):

@@ -31,7 +31,7 @@ class Settings:
         quiet: whether the access log is left out.
         body_bytes: longest body.
         header_bytes: longest head of a request.
-        read_seconds: most seconds that a head or a body may take to arrive.
+        read_seconds: most seconds that a head or a body may take to arrive, and a client to go on reading.
         connections: most open ones.
         writes: most writes that wait, per run.
         poll_seconds: how often a read-only server looks for what another process wrote.
