@@ -14,8 +14,9 @@ import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
+from l2d.errors import ConfigError, DataError
 from l2d.recommender import Recommender, RecommendRequest
-from l2d.serve.errors import Refused
+from l2d.serve.errors import Refused, body, translated
 from l2d.serve.schema import MOST_BATCH, MOST_HISTORY
 from serving import HERE, app_of, opened
 from shop import CATALOG, LOG
@@ -96,7 +97,8 @@ def test_similar_items_and_the_catalogue(client: TestClient, library: Recommende
     title = CATALOG.titles[3]
     record = client.get(f"/v1/similar/{title}", params={"k": 4}).json()
     assert record["items"] == listed(library.similar_items(title, k=4))
-    assert "nosuch" in fault(client.get("/v1/similar/nosuch"), 404)["got"]
+    missing = fault(client.get("/v1/similar/AC/DC/Live"), 404)
+    assert (missing["got"], missing["cure"]) == ("AC/DC/Live", "search for it: GET /v1/items?query=")
     found = client.get("/v1/items", params={"query": title[:6], "k": 5}).json()["items"]
     assert [one["item_id"] for one in found] == [one.item_id for one in library.find_items(title[:6], k=5)]
     assert title in [one["title"] for one in client.get("/v1/items", params={"query": title}).json()["items"]]
@@ -205,6 +207,33 @@ def test_a_name_that_points_here_from_elsewhere_is_refused(client: TestClient) -
         fault(client.get("/healthz", headers={"host": name}), 421)
     for name in ("localhost", "127.0.0.1:8000", "[::1]:8000", "LOCALHOST:1"):
         assert client.get("/healthz", headers={"host": name}).status_code == 200
+
+
+def test_a_page_of_another_site_may_look_and_not_touch(client: TestClient) -> None:
+    elsewhere, here = {"sec-fetch-site": "cross-site"}, {"sec-fetch-site": "same-origin"}
+    fault(client.post("/v1/recommend", json={"history": []}, headers=elsewhere), 403)
+    fault(client.delete("/v1/users/17", headers=elsewhere), 403)
+    assert client.post("/v1/recommend", json={"history": []}, headers=here).status_code == 200
+    assert client.get("/", headers=elsewhere).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ConfigError("runs/shop was opened for reading", cure="load it"), 503, "the run is not open"),
+        (ConfigError("runs/shop/live.sqlite is not open", cure="open the run again"), 503, "the run is not open"),
+        (ConfigError("runs/shop and /srv/runs/b differ", got="AC/DC/Live"), 422, "<path> and <path> differ"),
+        (DataError("unknown user", got="AC/DC/Live"), 422, "unknown user"),
+    ],
+)
+def test_what_a_library_says_is_told_without_paths_and_what_was_asked_whole(
+    error: Exception, status: int, told: str
+) -> None:
+    refused = translated(error)
+    assert refused is not None
+    text = body(refused.parts, "1").decode()
+    assert (refused.status_code, refused.parts["what"].startswith(told)) == (status, True)
+    assert "runs/" not in text and ("AC/DC/Live" in text) == (status == 422)
 
 
 def test_a_number_for_the_log_is_kept_if_it_is_one(client: TestClient) -> None:

@@ -28,8 +28,11 @@ LONGEST_ECHO = 200
 CLIENT_GONE = 499
 """In the log, for a request whose client did not wait."""
 
-PATHLIKE = re.compile(r"(?:[A-Za-z]:)?(?:/[^\s/'\"]+){2,}/?")
-"""Two or more steps from a root: what an error of a file says about where it lies."""
+PATHLIKE = re.compile(r"[^\s/'\"`(]*(?:/[^\s/'\"`)]+)+/?")
+"""Steps with slashes between them: what a library's error says about where something lies."""
+
+STATES = ("was opened for reading", "is not open")
+"""What a ConfigError says that speaks of this server rather than of the request."""
 
 
 class Refused(HTTPException):
@@ -85,15 +88,21 @@ def translated(error: Exception) -> Refused | None:
         return busy("what thinks does not answer", reason="engine", retry_after=5)
     if isinstance(error, OSError) or type(error) is InputError:  # of files that cannot be written
         return busy("the disk does not take it", reason="disk", retry_after=30)
+    if isinstance(error, ConfigError) and any(state in error.what for state in STATES):
+        return busy("the run is not open for that at the moment", reason="busy", retry_after=5)
     # Other errors name files and commands: they are the operator's business.
     if isinstance(error, ConfigError | DataError | UnknownItem) and error.file is None:
-        return Refused(422, error.what, got=error.got, expected=error.expected, cure=_for_clients(error))
+        return Refused(
+            422, PATHLIKE.sub("<path>", error.what), got=error.got, expected=error.expected, cure=_for_clients(error)
+        )
     return None
 
 
 def _for_clients(error: L2DError) -> str | None:
     """The cure, unless it speaks of commands or options, which a client has not."""
-    return None if error.cure is None or "l2d " in error.cure or "--" in error.cure else error.cure
+    if error.cure is None or "l2d " in error.cure or "--" in error.cure:
+        return None
+    return PATHLIKE.sub("<path>", error.cure)
 
 
 def body(parts: Mapping[str, Any], request_id: str) -> bytes:
@@ -103,7 +112,7 @@ def body(parts: Mapping[str, Any], request_id: str) -> bytes:
 
 
 def _shown(value: object) -> str:
-    text = PATHLIKE.sub("<path>", str(value))
+    text = str(value)
     return text if len(text) <= LONGEST_ECHO else text[: LONGEST_ECHO - 3] + "..."
 
 

@@ -63,7 +63,8 @@ class Gate:
         """Refuses what is not even looked at.
 
         Raises:
-            Refused: another site's name for this machine, a body that is too long, or a server that is about to end.
+            Refused: another site's name for this machine or its page, a body that is too long, or a server that is
+                about to end.
         """
         if not self.house.keyring:
             name = headers.get(b"host", b"").decode("latin-1")
@@ -71,6 +72,8 @@ class Gate:
             if name.lower() not in (*LOOPBACK, self.house.settings.host):
                 # A page of another site may point a name of its own at this machine and read what is answered.
                 raise Refused(421, "this server answers under the name of this machine alone", reason="host")
+            if scope["method"] != "GET" and headers.get(b"sec-fetch-site") == b"cross-site":
+                raise Refused(403, "a page of another site may not ask for that", reason="host")
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > self.house.settings.body_bytes:
             raise self._too_long()
