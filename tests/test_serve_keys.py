@@ -83,6 +83,17 @@ def test_a_key_is_asked_for_before_anything_is_read(client: TestClient) -> None:
     assert client.post("/v1/recommend", content=b"{").status_code == 401
 
 
+def test_readiness_is_told_to_all_and_what_runs_there_are_to_those_with_a_key(client: TestClient) -> None:
+    assert client.get("/readyz").json() == {"ready": True, "draining": False}
+    wrong = {"authorization": "Bearer l2d_wrong"}
+    assert client.get("/readyz", headers=wrong).json() == {"ready": True, "draining": False}
+    (name,) = [
+        one["run"]
+        for one in client.get("/readyz", headers={"authorization": f"Bearer {next(iter(HELD))}"}).json()["runs"]
+    ]
+    assert name == "shop"
+
+
 def test_only_an_auditor_reads_whose_histories_they_were(client: TestClient) -> None:
     body = {"history": [CATALOG.titles[3]], "k": 2, "explain": True}
 

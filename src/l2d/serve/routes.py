@@ -18,6 +18,10 @@ PUBLIC = "public"
 """In place of a scope: anybody who reaches the server."""
 
 
+ACCEPTED = 202
+"""What is asked for is being done."""
+
+
 class Declared(NamedTuple):
     """A route."""
 
@@ -74,6 +78,7 @@ def add_routes(app: FastAPI) -> None:
             app,
             one,
             responses=_responses(one),
+            status_code=ACCEPTED if one.path == "/v1/reload" else None,
             response_class=kind,
             tags=[one.path.split("/")[1] if one.scope != PUBLIC else "state"],
         )
@@ -95,7 +100,7 @@ def _responses(one: Declared) -> dict[int | str, dict[str, Any]]:
     if one.answer is not None:
         found[200] = {"model": one.answer}
     if one.path == "/v1/reload":
-        found[202] = found.pop(200)
+        found[ACCEPTED] = found.pop(200)
     if one.path == "/readyz":
         found[503] = {"model": schema.ReadyAnswer}
     return found

@@ -289,11 +289,11 @@ class RunState(BaseModel):
 
 
 class ReadyAnswer(BaseModel):
-    """Whether requests are taken."""
+    """Whether requests are taken. `runs`: where keys are asked for, told to those alone who give one."""
 
     ready: bool
     draining: bool
-    runs: list[RunState]
+    runs: list[RunState] | None = None
 
 
 class HealthAnswer(BaseModel):

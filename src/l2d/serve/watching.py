@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from l2d.serve.arm import Arm
 from l2d.serve.asking import as_json
+from l2d.serve.errors import Refused
 from l2d.serve.house import house_of, visit_of
 from l2d.serve.metrics import CONTENT_TYPE
 
@@ -24,7 +26,11 @@ async def readyz(request: Request) -> Response:
     house = house_of(request)
     runs = [{"run": arm.name, "ready": arm.alive, "waiting": arm.waiting()} for arm in house.arms]
     ready = not house.draining and all(arm.alive for arm in house.arms)
-    found = as_json({"ready": ready, "draining": house.draining, "runs": runs})
+    told: dict[str, Any] = {"ready": ready, "draining": house.draining}
+    with suppress(Refused):  # names and load of runs are for those who have a key
+        house.keyring.holder(request.headers.get("authorization"))
+        told["runs"] = runs
+    found = as_json(told)
     found.status_code = 200 if ready else 503
     return found
 
