@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from l2d.serve.answering import Kind, first_guess
 from l2d.serve.batching import Batcher, Job
 from l2d.serve.errors import Refused
 from l2d.serve.pace import FIRST_GUESS, Line, Pace
@@ -280,6 +281,7 @@ def test_a_pace_never_promises_that_more_work_takes_less_time(times: list[tuple[
 def test_a_pace_gets_careful_at_once_and_trusting_slowly() -> None:
     pace = Pace()
     assert pace.seconds("auto", 100) == FIRST_GUESS
+    assert Pace(first_guess).seconds(Kind("vote"), 100) == FIRST_GUESS < Pace(first_guess).seconds(Kind("beam"), 100)
     for _ in range(30):
         pace.learn("auto", 100, 0.01)
     assert pace.seconds("auto", 100) == pytest.approx(0.01)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from l2d.serve.batching import Job
 from l2d.serve.errors import translated
+from l2d.serve.pace import FIRST_GUESS
 
 if TYPE_CHECKING:
     from l2d.recommender import Recommendation, Recommender, RecommendRequest
 
 LANGUAGE = "beam"
 """The language decoder that answers; its requests are answered alone, one at a time."""
+
+LANGUAGE_GUESS = 1.0
+"""Seconds that it is thought to take before it was asked for the first time."""
 
 
 def answering_decoders(run: Recommender, *, language: bool) -> tuple[str, ...]:
@@ -34,6 +39,11 @@ class Kind(NamedTuple):
     exclude_seen: bool = False
     explain: bool = False
     users: bool = False
+
+
+def first_guess(kind: Hashable) -> float:
+    """Seconds that a request of a kind takes which was never answered: a language decoder thinks token by token."""
+    return LANGUAGE_GUESS if isinstance(kind, Kind) and kind.decoder == LANGUAGE else FIRST_GUESS
 
 
 @dataclass(frozen=True)

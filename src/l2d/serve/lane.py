@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from l2d.serve.answering import Answer, answers
+from l2d.serve.answering import Answer, answers, first_guess
 from l2d.serve.batching import Batcher, Job
 from l2d.serve.errors import CLIENT_GONE, Refused, busy, too_late
 from l2d.serve.metrics import Metrics
@@ -55,7 +55,7 @@ class Lane:
         self.run = run
         self.settings = settings
         self.metrics = metrics
-        self.pace = Pace()
+        self.pace = Pace(first_guess)
         self.batcher = Batcher(
             self.pace,
             capacity=settings.queue,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 FORGETTING = 0.95
@@ -58,9 +58,14 @@ class Line:
 
 
 class Pace:
-    """Estimates by kind of work."""
+    """Estimates by kind of work.
 
-    def __init__(self) -> None:
+    Args:
+        guess: seconds of a request of a kind that was never answered.
+    """
+
+    def __init__(self, guess: Callable[[Hashable], float] = lambda _: FIRST_GUESS) -> None:
+        self._guess = guess
         self._lines: dict[Hashable, Line] = {}
 
     def learn(self, kind: Hashable, tokens: int, seconds: float) -> None:
@@ -70,7 +75,7 @@ class Pace:
     def likely(self, kind: Hashable, tokens: float, batches: float = 1.0) -> float:
         """What so many tokens in so many batches will probably take."""
         line = self._lines.get(kind)
-        return FIRST_GUESS * batches if line is None else line.predict(tokens, batches)
+        return self._guess(kind) * batches if line is None else line.predict(tokens, batches)
 
     def seconds(self, kind: Hashable, tokens: float, batches: float = 1.0) -> float:
         """The same, rather too long than too short: what a promise is made by."""

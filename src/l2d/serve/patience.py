@@ -55,12 +55,12 @@ def patient(protocol: Any, settings: Settings) -> Any:
             if self._began is None and (self.cycle is None or self.cycle.response_complete):
                 self._began = time.monotonic()
             super().data_received(data)
-            if self.scope is not None and self._began is not None and self.cycle is not None:
-                if not self.cycle.response_complete:
-                    self.scope[ARRIVED], self._began = self._began, None
+            answering = self.cycle is not None and not self.cycle.response_complete
+            if answering and self._began is not None:
+                self.scope[ARRIVED], self._began = self._began, None
             if self.transport.is_closing():
                 self._relax()
-            elif self.cycle is None or self.cycle.response_complete:
+            elif not answering:
                 self._head += len(data)
                 if self._head > settings.header_bytes:
                     self.transport.abort()
