@@ -1,7 +1,7 @@
 # A server for runs. The image holds the program alone; runs are mounted, keys come as a secret.
 #
 #   docker build -t l2d .
-#   docker run --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 --user $(id -u):$(id -g) \
+#   docker run --init --stop-timeout 40 --read-only --tmpfs /tmp -p 127.0.0.1:8000:8000 --user $(id -u):$(id -g) \
 #       -v $PWD/runs/shop:/runs/shop -v $PWD/keys.toml:/run/secrets/l2d-keys:ro l2d
 
 FROM python:3.11-slim AS build

@@ -71,6 +71,7 @@ def test_the_services_fit_together() -> None:
     options = parsed(server["command"])
     assert str(options["keys"]) == "/run/secrets/l2d-keys" and "l2d-keys" in server["secrets"]
     assert server["read_only"] and server["cap_drop"] == ["ALL"]
+    assert server["init"], "what a dead process leaves behind is collected"
     drain = int(server["stop_grace_period"].removesuffix("s"))
     assert drain > options["drain_seconds"], "the server must end before it is killed"
     assert any(volume.endswith(f":{options['runs'][0]}") for volume in server["volumes"])
