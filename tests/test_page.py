@@ -409,6 +409,32 @@ def test_an_answer_to_a_former_question_is_not_shown(tab: Tab, served: Served) -
     assert tab.value(TITLES) == served.titles([first, second])
 
 
+def test_enter_takes_no_item_that_was_found_for_another_word(tab: Tab, served: Served) -> None:
+    tab.value("document.getElementById('query').focus()")
+    tab.type(some_titles(served, 1)[0])
+    tab.until("document.querySelector('#found li[id]')")
+    tab.value("void (document.getElementById('query').value = 'zzzzzz qqqqqq')")
+    tab.press("Enter")
+    tab.until("document.querySelector('#found .none')")
+    assert tab.value(HISTORY) == []
+
+
+def test_beam_search_is_offered_where_the_server_answers_it_alone(tab: Tab, served: Served) -> None:
+    seen = "document.getElementById('beam-ask').checkVisibility()"
+    tab.until(seen)
+    tab.value("""(() => {
+        const real = window.fetch;
+        window.fetch = async (address, how) => {
+            const answer = await real(address, how);
+            if (!String(address).includes('v1/memory')) return answer;
+            const data = await answer.json();
+            data.runs.forEach(run => { run.decoders = run.decoders.filter(name => name != 'beam'); });
+            return Response.json(data);
+        };
+    })()""")
+    tab.until(f"!{seen}")
+
+
 def test_the_memory_is_left_alone_while_nobody_looks(tab: Tab, served: Served) -> None:
     hidden = "Object.defineProperty(document, 'hidden', {{value: {}, configurable: true}}),"
     hidden += "document.dispatchEvent(new Event('visibilitychange'))"

@@ -40,6 +40,7 @@ function filtered() {
 export function offer(runs, shown) {
   const decoders = shown.decoders.filter((name) => !BESIDE.includes(name));
   options(byId("decoder"), [["", `usual (${shown.decoder})`], ...decoders.map((name) => [name, name])], state.decoder);
+  byId("beside").hidden = !shown.decoders.some((name) => BESIDE.includes(name));
   byId("run-choice").hidden = runs.length < 2;
   options(byId("run"), [["", "by user"], ...runs.map(({ run }) => [run, run])], state.run);
 }

@@ -16,6 +16,7 @@ export function startSearch(chosen) {
   const list = byId("found");
   let items = [];
   let active = -1;
+  let foundFor = "";
   let running = null;
 
   const open = () => !list.hidden;
@@ -60,6 +61,7 @@ export function startSearch(chosen) {
       );
       if (signal.aborted) return;
       items = data.items;
+      foundFor = query;
       const options = items.map((item, place) => option(item, place, query));
       show(options.length ? options : [message(`No title is like “${query}”.`)]);
       mark(items.length ? 0 : -1);
@@ -102,7 +104,8 @@ export function startSearch(chosen) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step && !open()) look();
     else if (step && items.length) mark((active + step + items.length) % items.length);
-    else if (event.key === "Enter" && items.length) take(active);
+    else if (event.key === "Enter" && items.length && input.value.trim() === foundFor) take(active);
+    else if (event.key === "Enter" && input.value.trim()) look();
     else if (event.key === "Escape" && open()) close();
     else if (event.key === "Escape") input.value = "";
     else return;
