@@ -248,6 +248,8 @@ def test_compacting_keeps_contents_and_as_many_versions_as_asked(tmp_path):
     ]  # fmt: skip
     before = live.entries(CATALOG)
     files = len(list((tmp_path / "memory.lance" / "data").iterdir()))
+    live.compact(keep=9)
+    assert [version.entries for version in live.versions] == [60, 64, 68, 72, 76, 80, 80], "all that there are"
     live.compact(keep=3)
     assert [version.entries for version in live.versions] == [76, 80, 80]
     assert_same(live.entries(CATALOG), before)

@@ -69,7 +69,7 @@ def compacted(path: Path, ledger: Ledger, keep: int) -> Ledger:
             _joined(opened)
             ledger = replace(ledger, version=int(opened.latest_version))
     earlier = [version for version in ledger.versions if version.version != ledger.version]
-    return kept(path, ledger, earlier[len(earlier) + 1 - keep :] if keep > 1 else (), "compact")
+    return kept(path, ledger, earlier[max(0, len(earlier) + 1 - keep) :], "compact")
 
 
 def returned(path: Path, ledger: Ledger, version: int, last: int) -> Ledger:
