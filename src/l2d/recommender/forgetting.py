@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 ERASE = {"erase": True}
 """A wish without content: what was deleted from the journal has to leave its file, too."""
 
+UPTO = "upto"
+"""Of a wish: the last interaction that had come in. What comes after it is no part of what is to be forgotten."""
+
 
 @dataclass(frozen=True)
 class Forgotten:
@@ -102,7 +105,7 @@ def forget(
         _fulfil(run, live, found, progress)
         return Forgotten(found.interactions, 0, "")
     before_it = len(live.memory) + live.pending
-    number = live.journal.wish(asked)
+    number = live.journal.wish(asked | {UPTO: live.journal.last})
     _fulfil(run, live, found, progress)
     _erase(live, number)
     return Forgotten(found.interactions, before_it - len(live.memory) - live.pending, live.version)
@@ -156,13 +159,15 @@ class _Extent:
     interactions: int
 
     @classmethod
-    def of(cls, run: OpenRun, live: LiveMemory | None, asked: Mapping[str, Any]) -> _Extent:
+    def of(cls, run: OpenRun, live: LiveMemory | None, wish: Mapping[str, Any]) -> _Extent:
+        asked = {name: value for name, value in wish.items() if name != UPTO}
         data = replace(run.dataset, catalog=run.tuned_catalog)
         later = "item" in asked and run.catalog.row(asked["item"]) >= len(run.tuned_catalog)
         left = data if later else data.forgetting(**asked)
         users = data.interactions.user[data.forgotten(**asked)] if left is not data else np.empty(0, np.int32)
         log = NOTHING if live is None else live.log()
         gone = NOTHING.seq if live is None or live.journal is None else live.journal.find(**asked).seq
+        gone = gone[gone <= wish.get(UPTO, np.iinfo(np.int64).max)]
         rest = log.take(np.flatnonzero(~np.isin(log.seq, gone)))
         return cls(data, left, np.unique(users), rest, gone, len(users) + len(gone))
 
@@ -281,4 +286,10 @@ def _replace_data(run: OpenRun, live: LiveMemory | None, left: Dataset, progress
         write_arrays(file, measure_again(run, train, entries, progress))
         parts.append(run.run.calibration.name)
         changed["calibration"] = sha256_file(file)
-    run.manifest = run.run.replace_parts(run.manifest, parts, **changed)
+    try:
+        run.manifest = run.run.replace_parts(run.manifest, parts, **changed)
+    except BaseException:  # it may have gone over, and only not have come to its end
+        run.manifest = run.run.read_manifest()
+        if run.manifest["data"] == left.fingerprint:
+            run.read(replace(left, catalog=run.catalog), run.prompts)
+        raise

@@ -1,0 +1,74 @@
+"""A write that fails in a process that goes on living: what comes after it stands, and what it began is ended."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from forgetful import PLANTED, enliven, make, opened, shop_items
+from l2d.errors import OutOfSpace
+from l2d.recommender import Interaction, Recommender, forgetting
+from l2d.run import Run
+
+LATER = 1_760_000_000
+"""After everything in the data and in the journal."""
+
+
+@pytest.fixture(scope="module")
+def alive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibrated run with live interactions; copied and never written to."""
+    path = make(tmp_path_factory.mktemp("alive"))
+    enliven(path)
+    return path
+
+
+@pytest.fixture
+def place(alive: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(alive, tmp_path / "run"))
+
+
+def full(*_: Any, **__: Any) -> Any:
+    raise OutOfSpace("the disk is full")
+
+
+def test_what_comes_after_a_forget_that_failed_is_not_forgotten(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = shop_items(3, 5)
+    back = [Interaction(PLANTED, a, LATER), Interaction(PLANTED, b, LATER + 1)]
+    with opened(place) as run:
+        with monkeypatch.context() as patch, pytest.raises(OutOfSpace):
+            patch.setattr(forgetting, "_replace_data", full)
+            run.forget(user=PLANTED)
+        assert run.add_interactions(back).added == 2
+    with opened(place) as run:
+        assert run.live.journal.wishes() == []
+        assert run.user_history(PLANTED) == [a, b], "as one who was never here before"
+        kept = run.live.log().take(run.live.log().user_ids.index(PLANTED) + np.arange(2))
+        assert kept.entry.tolist() == [False, True]
+        history = run.histories.history(int(kept.seq[1]))
+        entry = run.entries.thoughts[run.entries.sample == run.live.base + kept.seq[1]]
+        np.testing.assert_allclose(entry, run.thoughts([history]), atol=2e-2)
+
+
+def test_a_run_goes_on_with_the_manifest_that_a_failed_forget_left(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest has gone over to the data that are left, and what was to come after it failed."""
+    settle = Run.settle
+
+    def failing(self: Run, manifest: dict[str, Any]) -> dict[str, Any]:
+        return full() if "moving" in manifest else settle(self, manifest)
+
+    with opened(place) as run:
+        with monkeypatch.context() as patch, pytest.raises(OutOfSpace):
+            patch.setattr(Run, "settle", failing)
+            run.forget(user=PLANTED)
+        assert not run.dataset.knows(PLANTED)
+        run.add_items({"late": "A Quiet Harbour at Noon"})
+    with opened(place) as run:
+        assert run.catalog.row("late") == len(run.catalog) - 1
+        assert not run.dataset.knows(PLANTED) and run.live.journal.wishes() == []
+    Recommender.load(place)
