@@ -72,3 +72,28 @@ def test_a_run_goes_on_with_the_manifest_that_a_failed_forget_left(
         assert run.catalog.row("late") == len(run.catalog) - 1
         assert not run.dataset.knows(PLANTED) and run.live.journal.wishes() == []
     Recommender.load(place)
+
+
+@pytest.mark.parametrize("fails", ["_fulfil", "_replace_data"])
+def test_who_builds_the_memory_anew_ends_a_forget_first(
+    place: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    reader = Recommender.load(place, verify=False)
+    with opened(place) as run, monkeypatch.context() as patch, pytest.raises(OutOfSpace):
+        patch.setattr(forgetting, fails, full)
+        run.forget(user=PLANTED)
+    reader.build_memory(through="valid", overwrite=True)
+    assert not reader.dataset.knows(PLANTED) and not reader.stale
+    reader = Recommender.load(place)
+    assert PLANTED not in reader.entries.user_ids and PLANTED not in reader.live.log().user_ids
+    assert reader.live.journal.wishes() == []
+
+
+def test_a_reader_that_calibrates_is_up_to_date_and_remembers_nobody_who_was_forgotten(place: Path) -> None:
+    reader = Recommender.load(place, verify=False)
+    assert reader.dataset.knows(PLANTED)
+    with opened(place) as run:
+        run.forget(user=PLANTED)
+    reader.calibrate()
+    assert not reader.dataset.knows(PLANTED) and not reader.stale
+    Recommender.load(place)

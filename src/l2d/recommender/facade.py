@@ -210,7 +210,6 @@ class Recommender(LivingRun):
         """
         calibrated = self.run.constants.is_file() and self.run.calibration.is_file()
         with self.alone() as lock:
-            self.refresh()  # what another process wrote into the manifest must not be undone
             self.reopen()
             remember(self, through=through, dtype=dtype, overwrite=overwrite, progress=progress)
             fit_constants(self, progress)
@@ -239,7 +238,6 @@ class Recommender(LivingRun):
             ArtifactMissing: no memory yet.
         """
         with self.alone():
-            self.refresh()
             found = calibrate_run(self, seed=seed, progress=progress)
         for name in ("constants", "auto", "recall"):
             self.__dict__.pop(name, None)
@@ -273,11 +271,7 @@ class Recommender(LivingRun):
             ArtifactBusy: another process writes to the run.
         """
         with self.alone():
-            self.refresh()
-            try:
-                return put_items(self, items, progress=progress)
-            finally:
-                self._seen = self._sign()
+            return put_items(self, items, progress=progress)
 
     def evaluate(
         self,

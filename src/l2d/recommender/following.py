@@ -141,6 +141,10 @@ class FollowingRun(AskedRun):
     def begin(self, dataset: Dataset) -> None:
         """Goes over to data as prepared, and to the items that the manifest says were added to them."""
         super().begin(dataset)
+        self._see()
+
+    def _see(self) -> None:
+        """Takes what is on the disk for seen, if the manifest there is this one's."""
         self._seen = self._sign()
         if self.run.read_manifest() != self.manifest:
             self._seen = ()

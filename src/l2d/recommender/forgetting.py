@@ -24,11 +24,12 @@ from l2d.errors import ArtifactMissing, ConfigError
 from l2d.interactions import Dataset, SplitName
 from l2d.memory import LiveMemory
 from l2d.memory.columns import narrow
-from l2d.memory.journal import NOTHING, Log
+from l2d.memory.journal import NOTHING, Journal, Log
 from l2d.recommender.calibrating import measure_again, open_title_map
 from l2d.recommender.histories import Histories
 from l2d.recommender.making import StageProgress, silent
 from l2d.recommender.remembering import THROUGH
+from l2d.run import Run
 
 if TYPE_CHECKING:
     from l2d.recommender.opening import OpenRun
@@ -127,6 +128,18 @@ def finish(run: OpenRun, live: LiveMemory | None, *, progress: StageProgress = s
         if wish.content != ERASE:
             _fulfil(run, live, _Extent.of(run, live, wish.content), progress)
         _erase(live, wish.number)
+
+
+def unfinished(place: Run) -> bool:
+    """Whether a process died, or failed, before all that it was to forget was gone.
+
+    Raises:
+        ArtifactCorrupt: the journal is damaged.
+    """
+    if not place.live.exists():
+        return False
+    with Journal.open(place.live) as journal:
+        return any(wish.content != ERASE for wish in journal.wishes())
 
 
 def _erase(live: LiveMemory, number: int) -> None:

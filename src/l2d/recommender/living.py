@@ -78,7 +78,7 @@ class LivingRun(FollowingRun):
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[WriterLock]:
-        """While it is open no other process may write.
+        """While it is open no other process may write; what others wrote or left unfinished is taken in first.
 
         Raises:
             ArtifactBusy: another one does, or another folder lies where the run did.
@@ -86,7 +86,30 @@ class LivingRun(FollowingRun):
         if self._lock is not None:
             self._must_write()
         with contextlib.nullcontext(self._lock) if self._lock is not None else WriterLock(self.run.writer) as lock:
-            yield lock
+            manifest = self.run.settle(self.run.read_manifest())
+            if self._lock is not None:
+                self.manifest = manifest
+            self.refresh()
+            if forgetting.unfinished(self.run):
+                with self._as_writer(lock):
+                    forgetting.finish(self, self._finished())
+            try:
+                yield lock
+            finally:
+                self._see()
+
+    @contextlib.contextmanager
+    def _as_writer(self, lock: WriterLock) -> Iterator[None]:
+        """While it is open the memory may be written to; a run that was loaded for reading stays so."""
+        had, self._lock = self._lock, lock
+        if had is None:
+            self.reopen()
+        try:
+            yield
+        finally:
+            self._lock = had
+            if had is None:
+                self.reopen()
 
     def successor(self) -> Self:
         """As `FollowingRun.successor`.
@@ -102,13 +125,10 @@ class LivingRun(FollowingRun):
         """Gives a memory that was built anew its live entries back; a run that was loaded for reading stays so."""
         if not self.run.live.exists():
             return
-        had, self._lock = self._lock, lock
-        try:
-            self.reopen()
+        self.reopen()
+        with self._as_writer(lock):
             self.rethink(progress)
-        finally:
-            self._lock = had
-            self.reopen()
+        self.reopen()
 
     def rethink(self, progress: StageProgress = silent) -> int:
         """Thinks the live interactions again whose entry is nowhere, as after the memory was built anew.
