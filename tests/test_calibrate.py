@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from l2d.artifacts import read_arrays, write_arrays
+from l2d.artifacts import read_arrays, sha256_file, write_arrays
 from l2d.backbone import scratch_backbone
 from l2d.decode import (
     Auto,
@@ -402,7 +402,8 @@ def test_a_calibration_from_before_recall_still_answers(copy: Path) -> None:
     (copy / "decoder.json").write_text(json.dumps(record))
     write_arrays(copy / "calibration.npz", arrays)
     place = Run(copy)
-    place.record_constants(place.read_manifest())
+    digests = {"constants": sha256_file(place.constants), "calibration": sha256_file(place.calibration)}
+    place.record(place.read_manifest(), **digests)
     run = load(copy)
     assert answers(run) == answers(run, "auto") and run.usual == "auto"
     assert "auto" in run.every_decoder() and "recall" not in run.every_decoder()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from l2d.artifacts import sha256_file
 from l2d.decode import USUAL_HALF_LIFE, Cold, Fading, fit_fading
 from l2d.errors import ArtifactCorrupt, ConfigError
 from l2d.interactions import UNKNOWN_TIME
@@ -179,7 +180,7 @@ def without_fading(path: Path, cold: object = None) -> None:
     record = json.loads(place.constants.read_text())
     del record["cold"]
     place.constants.write_text(json.dumps(record | ({} if cold is None else {"cold": cold})))
-    place.record_constants(manifest)
+    place.record(manifest, constants=sha256_file(place.constants))
 
 
 def test_an_older_run_fades_by_the_usual_half_life_until_it_is_calibrated(copy: Path) -> None:

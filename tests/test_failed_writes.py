@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from forgetful import PLANTED, enliven, make, opened, shop_items
 from l2d.errors import OutOfSpace
-from l2d.recommender import Interaction, Recommender, forgetting
+from l2d.recommender import Interaction, Recommender, calibrating, forgetting
 from l2d.run import Run
 
 LATER = 1_760_000_000
@@ -97,3 +99,31 @@ def test_a_reader_that_calibrates_is_up_to_date_and_remembers_nobody_who_was_for
     reader.calibrate()
     assert not reader.dataset.knows(PLANTED) and not reader.stale
     Recommender.load(place)
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_calibration_that_is_stopped_leaves_the_former_one_or_the_new_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Two files and the manifest are written aside, two are moved into place, and the manifest says so."""
+    replaced, done = os.replace, [0]
+    opened_before = Recommender.load(place, verify=False)
+    former = opened_before.constants
+
+    def stopping(*names: Any) -> None:
+        done[0] += 1
+        if done[0] > at:
+            raise KeyboardInterrupt
+        replaced(*names)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", stopping)
+        patch.setattr(calibrating, "calibrate", lambda *_, **__: replace(former.auto, requests=7))
+        patch.setattr(calibrating, "calibrate_recall", lambda *_, **__: former.recall)
+        opened_before.calibrate()
+    reader = Recommender.load(place)
+    assert (reader.constants.auto.requests == 7) == (at > 2)
+    assert reader.recommend([reader.catalog.item_id(3)], decoder="auto")
+    Recommender.load(place, writer=True).close()
+    assert not list(place.glob(".*.next")) and "moving" not in Run(place).read_manifest()
+    assert Recommender.load(place).constants == reader.constants

@@ -138,6 +138,8 @@ class Run:
                     shutil.rmtree(place)
                 os.replace(waiting, place)
                 fsync(self.path)
+        if manifest.get("constants") and manifest.get("calibration") is None:
+            self.calibration.unlink(missing_ok=True)
         for stray in self.path.glob(".*.next"):
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
         return self.record({key: value for key, value in manifest.items() if key != "moving"}) if moving else manifest
@@ -182,11 +184,6 @@ class Run:
         """Writes the manifest anew with some fields changed."""
         fresh = ("format", "versions", "checksum")
         return self.write_manifest({key: value for key, value in manifest.items() if key not in fresh} | changed)
-
-    def record_constants(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Adds the checksums of `decoder.json`, and of `calibration.npz` where it is there, to the manifest."""
-        calibration = sha256_file(self.calibration) if self.calibration.is_file() else None
-        return self.record(manifest, constants=sha256_file(self.constants), calibration=calibration)
 
     def checksums(self) -> dict[str, str]:
         """Digests of all final files."""

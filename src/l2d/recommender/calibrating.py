@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from l2d.artifacts import read_arrays, sha256_file, write_arrays
 from l2d.decode import (
     Calibration,
+    Constants,
     Materials,
     Recall,
     Spread,
@@ -50,11 +52,28 @@ def calibrate_run(run: OpenRun, *, seed: int, progress: StageProgress) -> Calibr
     found = calibrate(materials, *asked, seed=seed, progress=partial(progress, "calibrating"))
     after = after_items(entries, run.dataset.splits.train, titles)
     other = calibrate_recall(materials, after, *asked, seed=seed, progress=partial(progress, "calibrating recall"))
-    write_arrays(run.run.calibration, _kept(materials.spread, title_map, titles, after, seed))
+    write_arrays(run.run.waiting(run.run.calibration.name), _kept(materials.spread, title_map, titles, after, seed))
     fading = fit_fading(entries, len(catalog), run.dataset.splits.valid.target)
-    replace(constants, auto=found, recall=other, cold=fading).save(run.run.constants)
-    run.manifest = run.run.record_constants(run.manifest)
+    go_over(run, replace(constants, auto=found, recall=other, cold=fading), calibrated=True)
     return found
+
+
+def go_over(run: OpenRun, constants: Constants, *, calibrated: bool) -> None:
+    """Goes over to constants and, if `calibrated`, to the `calibration.npz` that waits, in one step; else to none."""
+    place = run.run
+    names = [place.constants.name, *([place.calibration.name] if calibrated else [])]
+    constants.save(place.waiting(place.constants.name))
+    digests = {name: sha256_file(place.waiting(name)) for name in names}
+    replace_parts(run, names, constants=digests[place.constants.name], calibration=digests.get(place.calibration.name))
+
+
+def replace_parts(run: OpenRun, names: Sequence[str], **changed: Any) -> None:
+    """Goes over to parts that wait; if that fails, the open run has the manifest that is on the disk then."""
+    try:
+        run.manifest = run.run.replace_parts(run.manifest, names, **changed)
+    except BaseException:
+        run.manifest = run.run.read_manifest()
+        raise
 
 
 def measure_again(run: OpenRun, train: Examples, entries: Entries, progress: StageProgress) -> dict[str, NDArray[Any]]:

@@ -25,7 +25,7 @@ from l2d.interactions import Dataset, SplitName
 from l2d.memory import LiveMemory
 from l2d.memory.columns import narrow
 from l2d.memory.journal import NOTHING, Journal, Log
-from l2d.recommender.calibrating import measure_again, open_title_map
+from l2d.recommender.calibrating import measure_again, open_title_map, replace_parts
 from l2d.recommender.histories import Histories
 from l2d.recommender.making import StageProgress, silent
 from l2d.recommender.remembering import THROUGH
@@ -300,9 +300,8 @@ def _replace_data(run: OpenRun, live: LiveMemory | None, left: Dataset, progress
         parts.append(run.run.calibration.name)
         changed["calibration"] = sha256_file(file)
     try:
-        run.manifest = run.run.replace_parts(run.manifest, parts, **changed)
+        replace_parts(run, parts, **changed)
     except BaseException:  # it may have gone over, and only not have come to its end
-        run.manifest = run.run.read_manifest()
         if run.manifest["data"] == left.fingerprint:
             run.read(replace(left, catalog=run.catalog), run.prompts)
         raise

@@ -214,11 +214,12 @@ class OpenRun:
             ArtifactCorrupt: `decoder.json` changed.
         """
         cure = f"run `l2d memory build {self.path}` again"
-        if not self.run.constants.is_file():
-            raise ArtifactMissing(f"{self.run.constants} is not there", cure=cure)
-        if sha256_file(self.run.constants) != self.manifest.get("constants"):
-            raise ArtifactCorrupt(f"{self.run.constants} was changed since it was fitted", cure=cure)
-        return Constants.load(self.run.constants)
+        file = self.run.part(self.run.constants.name, self.manifest)
+        if not file.is_file():
+            raise ArtifactMissing(f"{file} is not there", cure=cure)
+        if sha256_file(file) != self.manifest.get("constants"):
+            raise ArtifactCorrupt(f"{file} was changed since it was fitted", cure=cure)
+        return Constants.load(file)
 
     @cached_property
     def auto(self) -> Auto:

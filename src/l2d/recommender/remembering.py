@@ -13,6 +13,7 @@ from l2d.errors import ArtifactMismatch, ConfigError
 from l2d.interactions import SPLITS, Examples, SplitName
 from l2d.memory import Memory, aggregate, build
 from l2d.memory.ledger import DType, Ledger, unclaimed
+from l2d.recommender.calibrating import go_over
 from l2d.recommender.making import StageProgress, sample_users
 
 if TYPE_CHECKING:
@@ -90,6 +91,4 @@ def fit_constants(run: Recommender, progress: StageProgress) -> None:
         progress=partial(progress, "fitting"),
     )
     fading = fit_fading(run.train_entries, len(run.catalog), run.dataset.splits.valid.target)
-    replace(constants, cold=fading).save(run.run.constants)
-    run.run.calibration.unlink(missing_ok=True)
-    run.manifest = run.run.record_constants(run.manifest)
+    go_over(run, replace(constants, cold=fading), calibrated=False)
