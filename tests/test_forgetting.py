@@ -233,10 +233,10 @@ def test_a_wish_that_cannot_be_fulfilled_changes_nothing(copy: Path) -> None:
 
 
 def test_half_written_files_trained_opponents_and_old_states_go_too(copy: Path) -> None:
-    for folder in (copy / "peers" / "sasrec", copy / ".data.77.part", copy / ".memory.lance.77.removed"):
+    for folder in (copy / "peers" / "sasrec", copy / ".data.4194305.part", copy / ".memory.lance.77.removed"):
         folder.mkdir(parents=True)
         (folder / "x").write_text(PLANTED)
-    (copy / "data" / ".users.parquet.78.part").write_text(PLANTED)
+    (copy / "data" / ".users.parquet.4194306.part").write_text(PLANTED)
     with opened(copy) as run:
         run.forget(user=PLANTED)
     assert found(copy, [PLANTED.encode()]) == set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Any
 import pytest
 
 from l2d import artifacts, run
-from l2d.artifacts import atomic_folder, sha256_file
-from l2d.errors import ArtifactCorrupt
+from l2d.artifacts import WriterLock, atomic_folder, sha256_file
+from l2d.errors import ArtifactBusy, ArtifactCorrupt
 from l2d.interactions import Dataset, split_by_time
 from l2d.recommender import reading
 from l2d.recommender.reading import read_data
@@ -130,3 +132,23 @@ def test_damage_is_no_reason_to_read_again(tmp_path: Path) -> None:
     (place.data / "users.parquet").write_bytes(b"x")
     with pytest.raises(ArtifactCorrupt, match=r"users\.parquet"):
         read_data(place, verify=True)
+
+
+def test_what_a_living_process_is_writing_is_not_swept_away(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    for owner in (os.getppid(), dead.pid, os.getpid()):
+        (tmp_path / f".data.{owner}.part").mkdir()
+    Run(tmp_path).sweep()
+    assert [left.name for left in tmp_path.iterdir()] == [f".data.{os.getppid()}.part"]
+
+
+def test_a_run_that_is_written_to_is_not_deleted(tmp_path: Path) -> None:
+    place = Run(tmp_path / "run")
+    place.claim()
+    place.finish({})
+    with WriterLock(place.writer), pytest.raises(ArtifactBusy):
+        place.claim(overwrite=True)
+    assert place.read_manifest()
+    place.claim(overwrite=True)
+    assert list(place.path.iterdir()) == []

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from l2d.artifacts import (
+    WriterLock,
     folder_checksums,
     fsync,
     read_json,
@@ -147,6 +148,8 @@ class Run:
     def sweep(self) -> None:
         """Removes what was left half-written or half-removed by processes that died; for the writer."""
         for stray in [*self.path.rglob(".*.part"), *self.path.glob(".*.removed")]:
+            if stray.suffix == ".part" and _being_written(stray):
+                continue
             if stray.is_dir():
                 shutil.rmtree(stray, ignore_errors=True)
             else:
@@ -157,6 +160,7 @@ class Run:
 
         Raises:
             ArtifactExists: something is there.
+            ArtifactBusy: a process writes to the earlier run.
         """
         refuse_existing(self.path, overwrite=overwrite)
         if self.path.is_dir() and any(self.path.iterdir()):
@@ -166,7 +170,8 @@ class Run:
                     got="a folder without manifest.json",
                     cure="choose another --out; l2d does not delete it",
                 )
-            shutil.rmtree(self.path)
+            with WriterLock(self.writer):
+                shutil.rmtree(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
 
     def write_manifest(self, fields: dict[str, Any]) -> dict[str, Any]:
@@ -237,6 +242,20 @@ class Run:
             parts.setdefault(name, {})[f"{place}/{rest}" if rest else place] = digest
         for files in parts.values():
             verify_checksums(self.path, files)
+
+
+def _being_written(part: Path) -> bool:
+    """Whether a half-written file, `.NAME.PID.part`, is another living process's."""
+    owner = part.name.split(".")[-2]
+    if not owner.isdecimal() or int(owner) in (0, os.getpid()):
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def _self_checksum(record: dict[str, Any]) -> str:
