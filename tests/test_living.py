@@ -14,8 +14,11 @@ from l2d.artifacts import WriterLock
 from l2d.errors import ArtifactBusy, ArtifactMismatch, ConfigError, DataError, InputError, OutOfSpace, UnknownItem
 from l2d.evidence import Evidence
 from l2d.memory import LiveMemory, item_sums
+from l2d.prompts import Prompts
 from l2d.recommender import Interaction
+from l2d.recommender import following as following_file
 from l2d.recommender import living as living_file
+from l2d.recommender import opening as opening_file
 from shop import CATALOG
 
 IDS = CATALOG.item_ids
@@ -342,3 +345,54 @@ def test_what_is_forgotten_is_gone_from_histories_and_answers(place: Path) -> No
             rec.user_history("anna")
         rec.add_interactions(some(rec, 5, 7))
         assert_same_answers(rec, load(place), counted=False)
+
+
+def test_a_refresh_that_failed_is_tried_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OutOfSpace("not now")
+
+    with load(place, writer=True) as rec:
+        reader = load(place)
+        lists(reader, "auto")
+        for write, step in (
+            (lambda: rec.add_items({"7001": "quiet harbour"}), (following_file, "read_data")),
+            (lambda: rec.add_items({"7002": "quiet harbour again"}), (opening_file, "read_beside")),
+            (lambda: rec.add_interactions(some(rec, 3, 70)), (LiveMemory, "state")),
+        ):
+            write()
+            with monkeypatch.context() as patch, pytest.raises(OutOfSpace):
+                patch.setattr(*step, fails)
+                reader.refresh()
+            lists(reader, "auto")
+            assert reader.stale and reader.refresh() and not reader.stale
+            assert_same_answers(reader, load(place), counted=False)
+
+
+def test_items_that_come_in_while_a_run_is_loaded_are_there(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "items-0123456789ab.parquet").write_bytes(b"left by a process that died")
+    with load(place, writer=True) as rec:
+        assert not list(place.glob("items-*.parquet"))
+        rec.add_items({"7001": "quiet harbour"})
+        loaded = Prompts.load
+
+        def meanwhile(*arguments: object, **options: object) -> Prompts:
+            rec.add_items({"7002": "quiet harbour again"})
+            return loaded(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Prompts, "load", meanwhile)
+            reader = load(place)
+        assert reader.catalog.item_ids == rec.catalog.item_ids and not reader.stale
+        assert len(list(place.glob("items-*.parquet"))) == 1
+
+
+def test_a_reader_from_before_the_first_write_finds_the_histories_of_live_entries(place: Path) -> None:
+    reader = load(place)
+    assert lists(reader, "vote") and len(reader.histories) == 0
+    with load(place, writer=True) as rec:
+        rec.add_interactions(some(rec, 20, 0))
+    assert reader.refresh()
+    fresh = load(place)
+    found = reader.histories.places(reader.entries.sample)
+    np.testing.assert_array_equal(found, fresh.histories.places(fresh.entries.sample))
+    assert found.max() > 0

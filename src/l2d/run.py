@@ -32,6 +32,10 @@ FINAL = ("backbone", "data", "prompt.json", "metrics.jsonl")
 """Written once, before the manifest says `ready`; their bytes are in it. The memory keeps a ledger of its own."""
 
 
+ADDED = ("items", "metadata")
+"""Files of items that came later, `PART-DIGEST.parquet`: the manifest names the one of each that counts."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Where each part of a run lies."""
@@ -141,6 +145,10 @@ class Run:
                 fsync(self.path)
         if manifest.get("constants") and manifest.get("calibration") is None:
             self.calibration.unlink(missing_ok=True)
+        named = {manifest[part]["file"] for part in ADDED if manifest.get(part)}
+        for file in (file for part in ADDED for file in self.path.glob(f"{part}-*.parquet")):
+            if file.name not in named:
+                file.unlink()
         for stray in self.path.glob(".*.next"):
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
         return self.record({key: value for key, value in manifest.items() if key != "moving"}) if moving else manifest

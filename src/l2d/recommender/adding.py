@@ -13,18 +13,17 @@ from l2d.artifacts import atomic_file, sha256_file, sha256_text
 from l2d.catalog import CANONICAL_INTEGER, Catalog, Metadata
 from l2d.catalog.metadata import whole
 from l2d.errors import ArtifactCorrupt, ArtifactMissing, DataError
+from l2d.interactions import Dataset
 from l2d.recommender.calibrating import open_title_map, title_thoughts
 from l2d.recommender.making import StageProgress
-from l2d.run import Run
+from l2d.recommender.reading import TRIES, read_data
+from l2d.run import ADDED, Run
 
 if TYPE_CHECKING:
     from l2d.recommender.opening import OpenRun
 
 SCHEMA = pl.Schema({"item_id": pl.String(), "title": pl.String(), "vector": pl.List(pl.Float32())})
-
-
-PARTS = ("items", "metadata")
-"""Files that the manifest names: `PART-DIGEST.parquet`."""
+DESCRIBED = pl.Schema({"item_id": pl.String()})
 
 LONGEST_ID, LONGEST_TITLE = 500, 2_000
 """Characters of an id and of a title."""
@@ -75,7 +74,7 @@ def put_items(run: OpenRun, items: Sequence[Item], *, progress: StageProgress) -
     if not new and not metadata:
         return result
     catalog = run.catalog.extended(new, metadata)
-    before = [run.manifest[part]["file"] for part in PARTS if run.manifest.get(part)]
+    before = [run.manifest[part]["file"] for part in ADDED if run.manifest.get(part)]
     kept = (run.dataset, run.prompts)
     try:
         _write(run, catalog, new, metadata, calibrated, progress)
@@ -83,7 +82,7 @@ def put_items(run: OpenRun, items: Sequence[Item], *, progress: StageProgress) -
         if new:
             run.read(*kept)
         raise
-    for name in set(before) - {run.manifest[part]["file"] for part in PARTS if run.manifest.get(part)}:
+    for name in set(before) - {run.manifest[part]["file"] for part in ADDED if run.manifest.get(part)}:
         (run.path / name).unlink(missing_ok=True)
     return result
 
@@ -170,22 +169,29 @@ def _kept(run: OpenRun, part: str, frame: pl.DataFrame, digest: str) -> dict[str
     return {"file": place.name, "sha256": sha256_file(place)}
 
 
-def read_added(place: Run, manifest: Mapping[str, Any]) -> pl.DataFrame:
-    """The items added so far, in the order of their rows: id, title, and the vector that the title predicts, or null.
+def read_beside(
+    place: Run, manifest: dict[str, Any], dataset: Dataset
+) -> tuple[dict[str, Any], Dataset, pl.DataFrame, pl.DataFrame]:
+    """Reads what was added to the data of a manifest; where a writer removed it meanwhile, the manifest that is there.
+
+    Returns:
+        Manifest and data that it belongs to; the items added so far, in the order of their rows: id, title, and the
+        vector that the title predicts, or null; the metadata set so far: `item_id` of each item that any was set of,
+        and all that is known of it.
 
     Raises:
-        ArtifactMissing, ArtifactCorrupt: the file that the manifest names is gone, or changed.
+        ArtifactMissing, ArtifactCorrupt: a file that the manifest names is gone, or changed.
     """
-    return _read(place, manifest, "items", SCHEMA)
-
-
-def read_described(place: Run, manifest: Mapping[str, Any]) -> pl.DataFrame:
-    """The metadata set so far: `item_id` of each item that any was set of, and all that is known of it.
-
-    Raises:
-        ArtifactMissing, ArtifactCorrupt: the file that the manifest names is gone, or changed.
-    """
-    return _read(place, manifest, "metadata", pl.Schema({"item_id": pl.String()}))
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            added = _read(place, manifest, "items", SCHEMA)
+            return manifest, dataset, added, _read(place, manifest, "metadata", DESCRIBED)
+        except (ArtifactCorrupt, ArtifactMissing, FileNotFoundError):
+            if tries == TRIES or place.read_manifest() == manifest:
+                raise
+            manifest, dataset = read_data(place, verify=False)
 
 
 def _read(place: Run, manifest: Mapping[str, Any], part: str, schema: pl.Schema) -> pl.DataFrame:

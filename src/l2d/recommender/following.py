@@ -154,6 +154,7 @@ class FollowingRun(AskedRun):
         super().read(dataset, prompts)
         for name in ("state", "histories"):
             self.__dict__.pop(name, None)
+        self._cold = None  # it keeps the former entries
 
     def extend(self, catalog: Catalog) -> None:
         """Goes over to a catalogue that has more items behind those of this one; the memory in working form stays."""
@@ -197,16 +198,27 @@ class FollowingRun(AskedRun):
             Whether anything had changed. A writer is always up to date.
 
         Raises:
-            As `load`; nothing has changed here then but what is read anew.
+            As `load`; nothing has changed here then but what is read anew, and the next time is another try.
         """
         if not self.stale:
             return False
-        self._seen = self._sign()
-        if self.run.read_manifest() != self.manifest:
+        sign, former = self._sign(), self.manifest
+        if self.run.read_manifest() != former:
+            manifest, dataset = read_data(self.run, verify=False)
             self.reopen()
-            self.manifest, dataset = read_data(self.run, verify=False)
-            self.begin(dataset)
+            try:
+                self.manifest = manifest
+                self.begin(dataset)
+            except BaseException:
+                self.manifest = former
+                raise
             return True
+        changed = self._follow()
+        self._seen = sign
+        return changed
+
+    def _follow(self) -> bool:
+        """Goes over to what came into the memory, and says whether anything did."""
         if "state" not in self.__dict__:
             return self.live.refresh()
         grown = self._grown()
@@ -239,6 +251,7 @@ class FollowingRun(AskedRun):
         state, self._seen = news
         size, fresh, users = len(self.entries), state.entries, state.entries.user_ids
         late = [users[user] for user in fresh.user[size:]]
+        self.histories.base = self.live.base  # none before the first interaction
         self.histories.take(state.log.take(np.flatnonzero(state.log.seq > self.histories.last)))
         self._take_in(fresh.thoughts[size:], fresh.row[size:], late, fresh.timestamp[size:], fresh.sample[size:])
         self._recount()

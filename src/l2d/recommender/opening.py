@@ -23,7 +23,7 @@ from l2d.memory import Entries, ItemVectors, Memory, aggregate
 from l2d.memory.nearest import Indexed
 from l2d.prompts import Prompts
 from l2d.ranking import Decoder, Requests
-from l2d.recommender.adding import read_added, read_described
+from l2d.recommender.adding import read_beside
 from l2d.recommender.calibrating import open_materials, open_recall
 from l2d.recommender.making import Notice, StageProgress, silent
 from l2d.recommender.opponents import Opponents
@@ -117,8 +117,9 @@ class OpenRun:
 
     def begin(self, dataset: Dataset) -> None:
         """Goes over to data as prepared, and to the items that the manifest says were added to them."""
+        self.manifest, dataset, added, described = read_beside(self.run, self.manifest, dataset)
         self.read(replace(dataset, catalog=self.tuned_catalog), self.tuned_prompts)
-        self.added, self.described = read_added(self.run, self.manifest), read_described(self.run, self.manifest)
+        self.added, self.described = added, described
         if len(self.added):
             self.extend(self.catalog.extended(dict(zip(self.added["item_id"], self.added["title"], strict=True))))
         if len(self.described):
