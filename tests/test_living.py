@@ -226,6 +226,8 @@ def test_rolling_back_takes_later_interactions_away(place: Path) -> None:
         rec.move()
         rec.add_interactions(some(rec, 5, 21))
         assert rec.roll_back(kept.version) == 25
+        left = b"".join(file.read_bytes() for file in place.glob("live.sqlite*"))
+        assert b"new 0 " in left and b"new 1 " not in left and rec.live.journal.wishes() == []
         np.testing.assert_array_equal(lists(rec, "vote").scores, answers.scores)
         assert rec.memory_info().interactions == 20
         assert reader.refresh()

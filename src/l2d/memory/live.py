@@ -7,13 +7,14 @@ thoughts. After a crash the ledger decides. Nothing here asks who may write: see
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from l2d.errors import ConfigError
+from l2d.errors import ArtifactBusy, ConfigError, OutOfSpace
 from l2d.memory.columns import Batch
 from l2d.memory.joined import JoinedMemory
 from l2d.memory.journal import Journal
@@ -137,7 +138,11 @@ class LiveMemory(JoinedMemory):
             before = len(journal)
             self.memory.roll_back(version, last=journal.last)
             journal.undone = self.memory.ledger.undone
-            return before - len(self._written())
+            undone = before - len(self._written())
+            if undone:
+                with contextlib.suppress(ArtifactBusy, OutOfSpace):  # the wish stays, and the next writer does it
+                    journal.erase()
+            return undone
 
     def _upto(self) -> int:
         """The last number before an entry that is missing: what the memory has taken in once nothing waits."""

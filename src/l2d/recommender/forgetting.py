@@ -24,7 +24,7 @@ from l2d.errors import ArtifactMissing, ConfigError
 from l2d.interactions import Dataset, SplitName
 from l2d.memory import LiveMemory
 from l2d.memory.columns import narrow
-from l2d.memory.journal import NOTHING, Journal, Log
+from l2d.memory.journal import ERASE, NOTHING, Journal, Log
 from l2d.recommender.calibrating import measure_again, open_title_map, replace_parts
 from l2d.recommender.histories import Histories
 from l2d.recommender.making import StageProgress, silent
@@ -33,9 +33,6 @@ from l2d.run import Run
 
 if TYPE_CHECKING:
     from l2d.recommender.opening import OpenRun
-
-ERASE = {"erase": True}
-"""A wish without content: what was deleted from the journal has to leave its file, too."""
 
 UPTO = "upto"
 """Of a wish: the last interaction that had come in. What comes after it is no part of what is to be forgotten."""
@@ -101,6 +98,8 @@ def forget(
     if run.run.calibration.is_file():
         open_title_map(run)  # damage is to be found before anything is changed
     if not found.interactions:
+        if live is not None and live.journal is not None:
+            live.journal.scrub()  # it may have been deleted in another way
         return Forgotten(0, 0, live.version if live is not None else "")
     if live is None or live.journal is None:
         _fulfil(run, live, found, progress)
@@ -145,10 +144,9 @@ def unfinished(place: Run) -> bool:
 def _erase(live: LiveMemory, number: int) -> None:
     """Takes a fulfilled wish out of the journal, and every byte of what was deleted from it."""
     assert live.journal is not None
-    last = live.journal.wish(ERASE)
+    live.journal.wish(ERASE)
     live.journal.fulfilled(number)
-    live.journal.scrub()
-    live.journal.fulfilled(last)
+    live.journal.erase()
 
 
 @dataclass(frozen=True)

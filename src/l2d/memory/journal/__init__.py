@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from l2d.memory.journal.log import NOTHING, Log, Wish
+from l2d.memory.journal.log import ERASE, NOTHING, Log, Wish
 from l2d.memory.journal.sqlite import RESTORE
 from l2d.memory.journal.writing import Journal
 
-__all__ = ["NOTHING", "RESTORE", "Journal", "Log", "Wish"]
+__all__ = ["ERASE", "NOTHING", "RESTORE", "Journal", "Log", "Wish"]

@@ -47,6 +47,10 @@ class Log:
 NOTHING = Log(np.empty(0, np.int64), (), (), np.empty(0, np.int64), np.empty(0, np.bool_))
 
 
+ERASE = {"erase": True}
+"""A wish without content: what was deleted from the journal has to leave its file, too."""
+
+
 @dataclass(frozen=True)
 class Wish:
     """Something that was begun and has to be finished, by whoever writes next.

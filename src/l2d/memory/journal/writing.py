@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from l2d.artifacts import atomic_file
 from l2d.errors import ArtifactBusy, ArtifactMismatch, ConfigError, InternalError
 from l2d.memory.columns import Batch, narrow
-from l2d.memory.journal.log import COLUMNS, Log, entry_digests, rows, text
+from l2d.memory.journal.log import COLUMNS, ERASE, Log, entry_digests, rows, text
 from l2d.memory.journal.reading import JournalReader, read_meta
 from l2d.memory.journal.sqlite import connected, settled, sqlite_errors
 from l2d.memory.ledger import DType
@@ -240,6 +240,13 @@ class Journal(JournalReader):
                 elif self._connection.execute(f"PRAGMA {step}").fetchone()[0]:
                     raise ArtifactBusy(f"{self.path} is being read", cure="try again")
 
+    def erase(self) -> None:
+        """Fulfils every wish to erase; errors as for `scrub`, and then the wishes stay."""
+        waiting = [wish.number for wish in self.wishes() if wish.content == ERASE]
+        self.scrub()
+        for number in waiting:
+            self.fulfilled(number)
+
     def wish(self, content: Mapping[str, Any]) -> int:
         """Records something that must be finished even if this process dies; returns its number."""
         with self._transaction() as connection:
@@ -261,7 +268,9 @@ class Journal(JournalReader):
         """
         first, last = self.undone
         if last:
-            self.truncate_after(first - 1, last)
+            with self._transaction():
+                if self.truncate_after(first - 1, last):
+                    self.wish(ERASE)
             self.undone = (0, 0)
         if self._get("moved") > moved:  # the memory was built anew and lacks what it had taken in
             with self._transaction():
