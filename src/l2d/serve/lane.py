@@ -204,11 +204,14 @@ class Lane:
     def _do(self, call: Call) -> None:
         began = time.monotonic()
         try:
-            found, error = call.work(), None
+            try:
+                found, error = call.work(), None
+            finally:
+                if call.changes:
+                    run = self.run
+                    self.version, self.entries, self.pending = run.version, len(run.entries), run.live.pending
         except Exception as raised:  # noqa: BLE001  # whoever asked gets it; the thread goes on
             found, error = None, raised
-        if call.changes:
-            self.version, self.entries, self.pending = self.run.version, len(self.run.entries), self.run.live.pending
         now = time.monotonic()
         with self._turn:
             self.pace.learn(call.kind, 1, now - began)
