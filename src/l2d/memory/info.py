@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from l2d.interactions import UNKNOWN_TIME
 from l2d.memory.ledger import DType
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -44,3 +55,49 @@ class MemoryInfo:
     pending: int = 0
     interactions: int = 0
     last_write: int | None = None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What is counted in all entries of one version, which takes long.
+
+    Args:
+        items: ids of items with an entry, each once.
+        users: likewise.
+        times: the earliest and the latest known time, unix seconds; none where no entry has one.
+    """
+
+    items: pa.Array
+    users: pa.Array
+    times: tuple[int, ...]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Counts:
+        """Counts the columns item_id, user_id and timestamp."""
+        items, users = (table[name].unique() for name in ("item_id", "user_id"))
+        return cls(items, users, ends(table["timestamp"].to_numpy()))
+
+
+def ends(times: NDArray[np.int64]) -> tuple[int, ...]:
+    """The earliest and the latest known time; none where none is known."""
+    known = times[times != UNKNOWN_TIME]
+    return (int(known.min()), int(known.max())) if len(known) else ()
+
+
+def distinct(there: pa.Array, more: Iterable[str]) -> int:
+    """How many different ids there are in both."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    others = pa.array(sorted(set(more)), there.type)
+    return len(there) + len(others) - (pc.sum(pc.is_in(others, value_set=there)).as_py() or 0)
+
+
+def size(files: Iterable[Path]) -> int:
+    """Bytes of files; one that is removed meanwhile has none."""
+    total = 0
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            status = file.stat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+    return total

@@ -14,7 +14,7 @@ from l2d.errors import ArtifactBusy, ArtifactCorrupt, ArtifactMissing, ConfigErr
 from l2d.memory.columns import Batch
 from l2d.memory.entries import Entries
 from l2d.memory.guard import changed
-from l2d.memory.info import MemoryInfo
+from l2d.memory.info import MemoryInfo, size
 from l2d.memory.journal import NOTHING, RESTORE, Journal, Log
 from l2d.memory.ledger import LEDGER, REBUILD, Version
 from l2d.memory.store import ATTEMPTS, Memory
@@ -194,14 +194,15 @@ class JoinedMemory:
         """Counts and sizes of both."""
         if self.journal is None:
             return self.memory.info()
-        more, log = self._waiting()
+        with self._snapshot():
+            more, interactions = self._pending(), len(self.journal)
         files = self.journal_path.parent.glob(f"{self.journal_path.name}*")
         info = self.memory.info(more)
         return replace(
             info,
-            bytes=info.bytes + sum(file.stat().st_size for file in files),
+            bytes=info.bytes + size(files),
             pending=len(more),
-            interactions=len(log),
+            interactions=interactions,
             last_write=self.journal.written,
         )
 
@@ -247,13 +248,16 @@ class JoinedMemory:
 
     def _waiting(self) -> tuple[Batch, Log]:
         """What waits, and the log, in one state of the journal."""
-        ledger = self.memory.ledger
-        if self.journal is None:
-            return Batch.empty(ledger.width, ledger.dtype), NOTHING
         with self._snapshot():
-            more, log = self.journal.pending(ledger.moved), self.journal.log()
+            return self._pending(), self.log()
+
+    def _pending(self) -> Batch:
+        """What waits."""
+        ledger = self.memory.ledger
+        none = Batch.empty(ledger.width, ledger.dtype)
+        more = none if self.journal is None else self.journal.pending(ledger.moved)
         # After a rebuild in another type nothing waits until a writer has come.
-        return (more if more.thoughts.dtype == ledger.dtype else Batch.empty(ledger.width, ledger.dtype)), log
+        return more if more.thoughts.dtype == ledger.dtype else none
 
     def _named(self) -> str:
         return f"{self.memory.ledger.version}.{0 if self.journal is None else self.journal.last}"

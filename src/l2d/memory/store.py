@@ -17,11 +17,10 @@ from l2d.errors import (
     ArtifactMissing,
     ConfigError,
 )
-from l2d.interactions import UNKNOWN_TIME
 from l2d.memory.columns import IDENTITY, Batch, entry_table, narrow
 from l2d.memory.entries import Entries
 from l2d.memory.guard import lance_errors, steady
-from l2d.memory.info import MemoryInfo
+from l2d.memory.info import Counts, MemoryInfo, distinct, ends, size
 from l2d.memory.ledger import DType, Ledger, Version, unclaimed
 from l2d.memory.reading import dataset, read_entries, read_identity, read_thoughts
 from l2d.memory.versions import compacted, returned, without
@@ -39,6 +38,7 @@ class Memory:
     def __init__(self, path: Path, ledger: Ledger) -> None:
         self.path = path
         self.ledger = ledger
+        self._counts: tuple[int, Counts] | None = None
 
     @classmethod
     def create(
@@ -268,29 +268,27 @@ class Memory:
             read_thoughts(self.path, self.ledger, read_identity(self.path, self.ledger, IDENTITY))
 
     def info(self, more: Batch | None = None) -> MemoryInfo:
-        """Counts and sizes; reads all columns but the thoughts.
+        """Counts and sizes; the first time in a version, reads all columns but the thoughts.
 
         Args:
             more: entries to be counted in, such as those that wait in a journal.
         """
-        table, ledger = self._identity("item_id", "user_id", "timestamp"), self.ledger
-        items, users = (set(table[f"{name}_id"].unique().to_pylist()) for name in ("item", "user"))
-        times = table["timestamp"].to_numpy()
-        if more is not None:
-            items, users = items | set(more.item_ids), users | set(more.user_ids)
-            times = np.concatenate([times, more.timestamps])
-        times = times[times != UNKNOWN_TIME]
+        ledger = self.ledger
+        if self._counts is None or self._counts[0] != ledger.version:
+            self._counts = (ledger.version, Counts.of(self._identity("item_id", "user_id", "timestamp")))
+        counts, more = self._counts[1], Batch.empty(ledger.width, ledger.dtype) if more is None else more
+        times = (*counts.times, *ends(more.timestamps))
         return MemoryInfo(
-            entries=ledger.entries + (0 if more is None else len(more)),
-            items=len(items),
-            users=len(users),
+            entries=ledger.entries + len(more),
+            items=distinct(counts.items, more.item_ids),
+            users=distinct(counts.users, more.user_ids),
             width=ledger.width,
             dtype=ledger.dtype,
-            bytes=sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+            bytes=size(self.path.rglob("*")),
             versions=ledger.version,
             through=ledger.metadata.get("through"),
-            first=int(times.min()) if len(times) else None,
-            last=int(times.max()) if len(times) else None,
+            first=min(times, default=None),
+            last=max(times, default=None),
             finished=ledger.finished,
             metadata=ledger.metadata,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ class Histories:
         self._rows: dict[str, list[int]] = {}
         self._seqs: dict[str, list[int]] = {}
         self._users: dict[int, str] = {}
+        self._order: list[int] = []
         self.take(log)
 
     def take(self, log: Log) -> None:
@@ -40,6 +41,7 @@ class Histories:
         self._rows.setdefault(user_id, []).append(row)
         self._seqs.setdefault(user_id, []).append(seq)
         self._users[seq] = user_id
+        self._order.append(seq)
         self.last = seq
 
     def __len__(self) -> int:
@@ -75,7 +77,7 @@ class Histories:
 
     def examples(self, after: int = 0) -> Examples:
         """The live interactions after a number that had a history, each with it. Shape of nothing: no example."""
-        histories = {seq: self.history(seq) for seq in self._users if seq > after}
+        histories = {seq: self.history(seq) for seq in self._order[bisect_right(self._order, after) :]}
         seqs = [seq for seq, history in histories.items() if len(history)]
         targets = [self._rows[self._users[seq]][bisect_left(self._seqs[self._users[seq]], seq)] for seq in seqs]
         windows = [np.append(histories[seq], target) for seq, target in zip(seqs, targets, strict=True)]
