@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from l2d.artifacts import read_arrays, sha256_file, write_arrays
 from l2d.decode import Spread, TitleMap, after_items
 from l2d.errors import ArtifactCorrupt, ConfigError, DataError, UnknownItem
 from l2d.evidence import Evidence
-from l2d.interactions import SPLITS, Dataset, Examples, Interactions, Splits
+from l2d.interactions import SPLITS, UNKNOWN_TIME, Dataset, Examples, Interactions, Splits
 from l2d.memory import Entries, aggregate
 from l2d.recommender import Recommender, RecommendRequest
 from l2d.recommender.forgetting import Forgotten
@@ -230,6 +231,24 @@ def test_a_wish_that_cannot_be_fulfilled_changes_nothing(copy: Path) -> None:
         with pytest.raises(ConfigError, match="one of them alone"):
             run.forget(user="a", item=OWN[0])
         assert {file: file.read_bytes() for file in sorted(copy.rglob("*")) if file.is_file()} == before
+
+
+def test_live_interactions_are_forgotten_by_time_where_the_data_have_none(tmp_path: Path) -> None:
+    data = dataset()
+    log = replace(data.interactions, timestamp=np.full(len(data.interactions), UNKNOWN_TIME))
+    splits = {
+        name: Examples(log, part.start, part.end, part.sample)
+        for name, part in ((name, data.splits[name]) for name in SPLITS)
+    }
+    path = make(tmp_path, replace(data, interactions=log, splits=Splits(**splits)))
+    with opened(path) as run, pytest.raises(ConfigError, match="no interaction has a time"):
+        run.forget(before=1_750_000_000)
+    enliven(path, 1_750_000_000)
+    with opened(path) as run:
+        before, fingerprint = run.live.log(), run.dataset.fingerprint
+        done = run.forget(before=1_750_000_000 + 21)
+        assert done.interactions == (before.timestamp < 1_750_000_021).sum() > 0
+        assert run.live.log().timestamp.min() == 1_750_000_021 and run.dataset.fingerprint == fingerprint
 
 
 def test_half_written_files_trained_opponents_and_old_states_go_too(copy: Path) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from l2d.artifacts import atomic_folder, sha256_file, write_arrays
 from l2d.errors import ArtifactMissing, ConfigError
-from l2d.interactions import Dataset, SplitName
+from l2d.interactions import UNKNOWN_TIME, Dataset, SplitName
 from l2d.memory import LiveMemory
 from l2d.memory.columns import narrow
 from l2d.memory.journal import ERASE, NOTHING, Journal, Log
@@ -77,7 +77,7 @@ def forget(
         progress: called with (stage, done, total).
 
     Raises:
-        ConfigError: not exactly one of the three, or `before` where no time is known.
+        ConfigError: not exactly one of the three, or `before` where no time is known, live or in the data.
         UnknownItem: no such item.
         DataError: a split would have no example left; nothing was changed.
         ArtifactMissing: the memory's build has not come to its end; nothing was changed.
@@ -174,9 +174,11 @@ class _Extent:
         asked = {name: value for name, value in wish.items() if name != UPTO}
         data = replace(run.dataset, catalog=run.tuned_catalog)
         later = "item" in asked and run.catalog.row(asked["item"]) >= len(run.tuned_catalog)
-        left = data if later else data.forgetting(**asked)
-        users = data.interactions.user[data.forgotten(**asked)] if left is not data else np.empty(0, np.int32)
         log = NOTHING if live is None else live.log()
+        timeless = "before" in asked and bool((data.interactions.timestamp == UNKNOWN_TIME).all())
+        live_alone = timeless and (len(log) > 0 or UPTO in wish)  # live interactions have times
+        left = data if later or live_alone else data.forgetting(**asked)
+        users = data.interactions.user[data.forgotten(**asked)] if left is not data else np.empty(0, np.int32)
         gone = NOTHING.seq if live is None or live.journal is None else live.journal.find(**asked).seq
         gone = gone[gone <= wish.get(UPTO, np.iinfo(np.int64).max)]
         rest = log.take(np.flatnonzero(~np.isin(log.seq, gone)))
