@@ -13,6 +13,7 @@ import pytest
 
 from forgetful import PLANTED, enliven, make, opened, shop_items
 from l2d.errors import OutOfSpace
+from l2d.memory import LiveMemory
 from l2d.recommender import Interaction, Recommender, calibrating, forgetting
 from l2d.run import Run
 
@@ -74,6 +75,44 @@ def test_a_run_goes_on_with_the_manifest_that_a_failed_forget_left(
         assert run.catalog.row("late") == len(run.catalog) - 1
         assert not run.dataset.knows(PLANTED) and run.live.journal.wishes() == []
     Recommender.load(place)
+
+
+def test_trained_opponents_that_cannot_be_removed_are_no_success(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place / "peers" / "sasrec").mkdir(parents=True)
+    removed = shutil.rmtree
+
+    def failing(path: Path, *arguments: Any, **options: Any) -> None:
+        if ".peers" in str(path) or Path(path).name == "peers":
+            if options.get("ignore_errors"):
+                return
+            raise OSError("busy")
+        removed(path, *arguments, **options)
+
+    with opened(place) as run:
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="busy"):
+            patch.setattr(shutil, "rmtree", failing)
+            run.forget(user=PLANTED)
+        assert not (place / "peers").exists() and len(run.live.journal.wishes()) == 1
+    with opened(place) as run:
+        assert run.live.journal.wishes() == [] and not list(place.glob(".peers*"))
+
+
+def test_an_interaction_that_is_on_the_disk_is_there_though_writing_it_was_interrupted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = LiveMemory.append
+
+    def interrupted(*arguments: Any) -> None:
+        append(*arguments)
+        raise KeyboardInterrupt
+
+    a, b = shop_items(3, 5)
+    with opened(place) as run:
+        size, _ = len(run.entries), run.histories
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(LiveMemory, "append", interrupted)
+            run.add_interactions([Interaction("late", a, LATER), Interaction("late", b, LATER + 1)])
+        assert run.user_history("late") == [a, b] and len(run.entries) == size + 1
 
 
 @pytest.mark.parametrize("fails", ["_fulfil", "_replace_data"])

@@ -187,7 +187,7 @@ def test_what_was_written_before_is_known(place: Path) -> None:
         (Interaction("u", IDS[0], 1.5), DataError, "impossible time"),
         (Interaction("", IDS[0], START), DataError, "impossible user"),
         (Interaction(True, IDS[0], START), DataError, "impossible user"),
-        (Interaction("\ud800", IDS[0], START), DataError, "cannot|text"),
+        (Interaction("\ud800", IDS[0], START), DataError, "interaction 2 has an impossible user"),
     ],
 )
 def test_one_wrong_interaction_refuses_all(place: Path, wrong: Interaction, error: type, says: str) -> None:

@@ -27,8 +27,8 @@ COLUMNS = ("thoughts", "row", "user", "timestamp", "sample")
 LATE = 1 << 10
 """Entries, beside a sixteenth of all, that may stand behind those sorted by item before all are sorted again."""
 
-SUMS = 1 << 16
-"""Sums of items that are kept between writes."""
+SUMS = 64 << 20
+"""Bytes of sums of items that are kept between writes."""
 
 
 @dataclass(eq=False)
@@ -248,7 +248,7 @@ class ItemVectors:
         if row in self._sums:
             self._sums[row] += more
         else:
-            if len(self._sums) >= SUMS:
+            if len(self._sums) * more.nbytes >= SUMS:
                 self._sums.clear()
             self._sums[row] = _sums(entries, slice(row, row + 1))[0]
         return self._sums[row]

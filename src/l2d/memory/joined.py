@@ -307,4 +307,4 @@ def _compare(memory: Memory, journal: Journal) -> None:
         )  # fmt: skip
 
 
-RESTORE_OR_REBUILD = f"{RESTORE}, and rebuild the memory: {REBUILD}"
+RESTORE_OR_REBUILD = f"{RESTORE}: {REBUILD}"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from l2d.catalog import Catalog
+from l2d.catalog.metadata import whole
 from l2d.errors import DataError, UnknownItem
 
 AHEAD = 86_400
@@ -81,8 +82,8 @@ def arrived(interactions: Sequence[Interaction], catalog: Catalog) -> Arrived:
         if not _whole(when) or not 0 <= when <= now + AHEAD:
             expected = "unix seconds, at most a day ahead of this machine's clock"
             raise DataError(f"interaction {number} has an impossible time", got=repr(when), expected=expected)
-        if not (isinstance(one.user_id, str) and one.user_id) and not _whole(one.user_id):
-            expected = "text or an integer"
+        if not (isinstance(one.user_id, str) and one.user_id and whole(one.user_id)) and not _whole(one.user_id):
+            expected = "text that can be stored, or an integer"
             raise DataError(f"interaction {number} has an impossible user", got=repr(one.user_id), expected=expected)
         try:
             found.rows.append(catalog.row(one.item_id))

@@ -10,6 +10,7 @@ tuning anew, on data without what was forgotten, takes it out of the weights.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -192,7 +193,10 @@ def _fulfil(run: OpenRun, live: LiveMemory | None, found: _Extent, progress: Sta
         _forget_entries(run, live, found, progress)
         live.journal.forget(found.gone)
     if found.left is not found.before:
-        shutil.rmtree(run.run.peers, ignore_errors=True)
+        if run.run.peers.is_dir():  # in one step: none of them may be half there
+            os.replace(run.run.peers, run.path / f".peers.{os.getpid()}.removed")
+        for aside in run.path.glob(".peers.*.removed"):
+            shutil.rmtree(aside)
         _replace_data(run, live, found.left, progress)
     run.run.sweep()
     run.__dict__.pop("answering", None)  # it keeps keys and values of former requests

@@ -192,7 +192,11 @@ class LivingRun(FollowingRun):
         if new.users:
             item_ids = [self.catalog.item_ids[row] for row in new.rows]
             entry = np.isin(np.arange(len(histories)), made)
-            seqs = live.append(new.users, item_ids, np.array(new.times, dtype=np.int64), stored, entry)
+            try:
+                seqs = live.append(new.users, item_ids, np.array(new.times, dtype=np.int64), stored, entry)
+            except BaseException:
+                self.read(self.dataset, self.prompts)  # it may be on the disk all the same
+                raise
             self._apply(seqs, new, made, stored)
             self._move_if_many()
         return Written(len(histories), len(interactions) - len(histories), len(made), self.histories.last, self.version)
@@ -319,6 +323,6 @@ class LivingRun(FollowingRun):
         try:
             self.move()
             self._move_at = MOVE_AT
-        except InputError as error:
+        except (InputError, OSError) as error:
             self._move_at = waiting + MOVE_AT
             self._notice(f"live entries stay in the journal for now: {error}")

@@ -15,7 +15,10 @@ from l2d.errors import ArtifactBusy, ArtifactCorrupt, ArtifactMissing, ConfigErr
 WAIT = 10.0
 """Seconds that another connection's lock is waited for."""
 
-RESTORE = "restore the journal from a copy; without it the run's live interactions are lost: delete it to go on"
+RESTORE = (
+    "restore the journal from a copy; without it the run's live interactions are lost: "
+    "delete it to go on, and build the memory anew if it has taken any in"
+)
 
 BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
 UNWRITABLE = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH)
