@@ -15,7 +15,7 @@ import pytest
 from forgetful import NEWCOMER, OWN, PLANTED, dataset, enliven, found, make, opened, shop_items
 from l2d.artifacts import read_arrays, sha256_file, write_arrays
 from l2d.decode import Spread, TitleMap, after_items
-from l2d.errors import ArtifactCorrupt, ConfigError, DataError, UnknownItem
+from l2d.errors import ArtifactBusy, ConfigError, DataError, UnknownItem
 from l2d.evidence import Evidence
 from l2d.interactions import SPLITS, UNKNOWN_TIME, Dataset, Examples, Interactions, Splits
 from l2d.memory import Entries, aggregate
@@ -298,13 +298,14 @@ def test_a_calibration_that_kept_no_thoughts_of_titles_is_measured_again_as_well
         np.testing.assert_allclose(with_them[name], without[name], atol=1e-6, err_msg=name)
 
 
-def test_a_reader_from_before_is_told_to_open_the_run_again(copy: Path) -> None:
+def test_a_reader_from_before_is_told_to_open_the_run_again_and_does_so_to_answer(copy: Path) -> None:
     reader = Recommender.load(copy, device="cpu")
     assert reader.calibrated
     with opened(copy) as run:
         run.forget(user=PLANTED)
-    with pytest.raises(ArtifactCorrupt, match="open it again, another process wrote to it"):
+    with pytest.raises(ArtifactBusy, match="open it again, another process wrote to it"):
         reader.auto  # noqa: B018
+    assert reader.recommend([shop_items(3)[0]], decoder="auto") and not reader.dataset.knows(PLANTED)
 
 
 def test_sizes_are_kept_where_longer_histories_are_forgotten(copy: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from l2d.decode import USUAL_HALF_LIFE, Cold, Vote
+from l2d.errors import ArtifactBusy
 from l2d.memory import Entries
 from l2d.recommender.answering import Found, Recommendation, RecommendRequest, answer, find, similar
 from l2d.recommender.disclosing import PublicExplanation, disclose
@@ -66,11 +67,26 @@ class AskedRun(OpenRun):
 
         Raises:
             UnknownItem, ConfigError: a request that cannot be answered.
+            ArtifactBusy: other processes write faster than can be followed.
         """
-        if decoder is None:
-            decoder = self.usual if neighbours is None and temperature is None else "vote"
-        chosen = self.decoder(decoder, neighbours=neighbours, temperature=temperature)
-        return answer(self, requests, chosen, exclude_seen=exclude_seen, minimum_entries=minimum_entries)
+
+        def answered() -> list[list[Recommendation]]:
+            name = decoder
+            if name is None:
+                name = self.usual if neighbours is None and temperature is None else "vote"
+            chosen = self.decoder(name, neighbours=neighbours, temperature=temperature)
+            return answer(self, requests, chosen, exclude_seen=exclude_seen, minimum_entries=minimum_entries)
+
+        try:
+            return answered()
+        except ArtifactBusy:
+            if not self.refresh():
+                raise
+        return answered()
+
+    def refresh(self) -> bool:
+        """Goes over to what another process has written, and says whether that was anything."""
+        return False
 
     @property
     def cold(self) -> Cold:

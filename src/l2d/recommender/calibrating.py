@@ -25,7 +25,7 @@ from l2d.decode import (
     fit_fading,
     recalled,
 )
-from l2d.errors import ArtifactCorrupt, ArtifactMissing
+from l2d.errors import ArtifactBusy, ArtifactCorrupt, ArtifactMissing
 from l2d.interactions import Examples
 from l2d.memory import Entries, aggregate
 from l2d.recommender.making import StageProgress, sample_users, silent
@@ -90,6 +90,7 @@ def measure_again(run: OpenRun, train: Examples, entries: Entries, progress: Sta
     Raises:
         ArtifactMissing: not calibrated.
         ArtifactCorrupt: `calibration.npz` changed.
+        ArtifactBusy: another process replaced it; `refresh` the run.
     """
     arrays, rows = _arrays(run), len(run.catalog)
     titles, seed = arrays.get("alone", np.empty((0, entries.width), np.float32)), int(arrays.get("seed", 0))
@@ -117,6 +118,7 @@ def open_materials(run: OpenRun) -> Materials:
     Raises:
         ArtifactMissing: not calibrated yet.
         ArtifactCorrupt: `calibration.npz` changed.
+        ArtifactBusy: another process replaced it; `refresh` the run.
     """
     arrays = _arrays(run)
     spread = Spread(*(arrays[f"spread_{part}"] for part in SPREAD))
@@ -133,6 +135,7 @@ def open_recall(run: OpenRun) -> Recall:
     Raises:
         ArtifactMissing: not calibrated yet, or before there was a recall.
         ArtifactCorrupt: `calibration.npz` changed.
+        ArtifactBusy: another process replaced it; `refresh` the run.
     """
     fitted, arrays = run.constants.recall, _arrays(run)
     if fitted is None:
@@ -155,8 +158,9 @@ def _arrays(run: OpenRun) -> dict[str, NDArray[Any]]:
     if run.constants.auto is None or not file.is_file():
         raise ArtifactMissing(f"{run.path} is not calibrated", cure=f"run `l2d calibrate {run.path}` first")
     if sha256_file(file) != run.manifest.get("calibration"):
-        changed = run.run.read_manifest() != run.manifest
-        cure = "open it again, another process wrote to it" if changed else f"run `l2d calibrate {run.path}` again"
+        if run.run.read_manifest() != run.manifest:
+            raise ArtifactBusy(f"{file} is another one now", cure="open it again, another process wrote to it")
+        cure = f"run `l2d calibrate {run.path}` again"
         raise ArtifactCorrupt(f"{file} was changed since it was written", cure=cure)
     return read_arrays(file)
 
