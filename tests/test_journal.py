@@ -75,7 +75,7 @@ def test_what_was_written_is_read_by_another_connection(tmp_path):
         assert log.user_ids == ("ann", "ben", "ann", "cleo", "ben") and log.item_ids == ("x", "y", "y", "x", "z")
         assert log.timestamp.tolist() == [5, 6, 7, 2, 8] and log.entry.tolist() == [False, True, True, True, True]
         assert reader.log_after(3).seq.tolist() == [4, 5]
-        assert reader.user("ben").seq.tolist() == [2, 5] and len(reader.user("nobody")) == 0
+        assert reader.find(user="ben").seq.tolist() == [2, 5] and len(reader.find(user="nobody")) == 0
         assert reader.find(item="y").seq.tolist() == [2, 3] and reader.find(before=6).seq.tolist() == [1, 4]
         assert reader.last == 5 and reader.base == 100 and reader.written is not None
 
@@ -151,7 +151,7 @@ def test_strange_ids_come_back_as_they_were(tmp_path):
     ids = ["", "\0", "a\0b", "ünï", "'; DROP TABLE interactions; --", "x" * 5000, "😀", "1", "01"]
     journal.append(ids, ids[::-1], list(range(9)), thoughts(9), [True] * 9)
     assert journal.log().user_ids == tuple(ids) and journal.pending().item_ids == tuple(ids[::-1])
-    assert all(journal.user(one).user_ids == (one,) for one in ids)
+    assert all(journal.find(user=one).user_ids == (one,) for one in ids)
 
 
 def test_threads_take_turns(tmp_path):
@@ -170,7 +170,7 @@ def test_threads_take_turns(tmp_path):
     log = journal.log()
     assert log.seq.tolist() == list(range(1, 81))
     for index in range(4):
-        assert journal.user(f"u{index}").timestamp.tolist() == list(range(20))
+        assert journal.find(user=f"u{index}").timestamp.tolist() == list(range(20))
 
 
 def test_a_reader_sees_one_state_in_a_snapshot_and_the_next_after_it(tmp_path):

@@ -173,14 +173,6 @@ class JoinedMemory:
         """All live interactions, in the order in which they came."""
         return NOTHING if self.journal is None else self.journal.log()
 
-    def log_after(self, seq: int) -> Log:
-        """The live interactions that came after a number."""
-        return NOTHING if self.journal is None else self.journal.log_after(seq)
-
-    def user(self, user_id: str) -> Log:
-        """The live interactions of one user."""
-        return NOTHING if self.journal is None else self.journal.user(user_id)
-
     def missing(self) -> Log:
         """The interactions whose entry is nowhere, as after the memory was built anew; see `rethought`."""
         return NOTHING if self.journal is None else self.journal.missing(self.memory.ledger.moved)

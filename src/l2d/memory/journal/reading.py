@@ -94,10 +94,6 @@ class JournalReader:
         """The interactions that came after a number; raises as `log`."""
         return self._select("seq > ?", (int(seq),))
 
-    def user(self, user_id: str) -> Log:
-        """The interactions of one user; raises as `log`."""
-        return self._select("user_id = ?", (text(user_id),))
-
     def find(self, *, user: str | None = None, item: str | None = None, before: int | None = None) -> Log:
         """The interactions of a user, with an item, or older than a time (unix seconds, not included)."""
         given = {"user_id = ?": user, "item_id = ?": item, "timestamp < ?": before}
