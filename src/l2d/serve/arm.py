@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 LAST_WRITES = 20
 """Writes that a run's description lists."""
+
+WRITING = 0.1
+"""Share of the usual deadline that short writes may take between two batches."""
 
 
 class Arm(Lane):
@@ -46,6 +51,7 @@ class Arm(Lane):
         self.decoders = answering_decoders(run, language=settings.language)
         self.writes: deque[tuple[str, int, float, str]] = deque(maxlen=LAST_WRITES)
         self._writing = asyncio.Lock()
+        self._short: deque[tuple[str, Callable[[Recommender], Any], asyncio.Future[Any]]] = deque()
         self._writers = 0
         self._moving: asyncio.Task[None] | None = None
         self._told: tuple[object, asyncio.Task[dict[str, Any]]] | None = None
@@ -128,8 +134,45 @@ class Arm(Lane):
         Raises:
             Refused: too many writes wait.
         """
-        async with self._turn_to_write():
-            return await self.call(kind, work, changes=True)
+        turn: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        mine = kind, work, turn
+        self._short.append(mine)
+        try:
+            async with self._turn_to_write():
+                if not turn.done():
+                    await self._write_waiting(kind)
+        except BaseException:
+            with contextlib.suppress(ValueError):
+                self._short.remove(mine)
+            raise
+        return await turn
+
+    async def _write_waiting(self, kind: str) -> None:
+        """Has the oldest short writes done, those of its own kind behind it too: as many as fit between two batches.
+
+        One at a time would let no more writes through than batches, which are long when much is asked.
+        """
+        waiting = list(itertools.takewhile(lambda write: write[0] == kind, self._short))
+        seconds = WRITING * self.settings.deadline_ms / 1000
+
+        def some(run: Recommender) -> list[tuple[Any, Exception | None]]:
+            found: list[tuple[Any, Exception | None]] = []
+            began = time.monotonic()
+            for _, work, _ in waiting:
+                try:
+                    found.append((work(run), None))
+                except Exception as error:  # noqa: BLE001  # its own client gets it
+                    found.append((None, error))
+                if time.monotonic() - began > seconds:
+                    break
+            return found
+
+        for found, error in await self.call(kind, some, changes=True):
+            _, _, turn = self._short.popleft()
+            if error is None:
+                turn.set_result(found)
+            else:
+                turn.set_exception(error)
 
     async def change(self, kind: str, work: Callable[[Recommender], Result]) -> Result:
         """Has a long write done beside the thread that answers, on the run's successor, and goes over to that one.
