@@ -113,6 +113,9 @@ def with_scopes(app: FastAPI, described: Any) -> dict[str, Any]:
                 for method in route.methods or ():
                     operation = found["paths"][route.path_format][method.lower()]
                     operation["security"] = [{"key": [route.needs]}]
+                    for status, told in operation["responses"].items():
+                        if int(status) >= 400 and "text/plain" in told["content"]:  # faults are JSON on every route
+                            told["content"]["application/json"] = told["content"].pop("text/plain")
         text = json.dumps(found).replace("HTTPValidationError", "FaultAnswer")
         app.openapi_schema = json.loads(text)
     return app.openapi_schema

@@ -43,7 +43,7 @@ TABLE = (
     Declared("GET", "/v1/items", "read", asking.find_items, schema.FoundAnswer, (*READ, 404)),
     Declared("PUT", "/v1/items", "write", live.put_items, schema.WrittenAnswer, WRITE),
     Declared("POST", "/v1/interactions", "write", live.add_interactions, schema.WrittenAnswer, WRITE),
-    Declared("DELETE", "/v1/users/{user_id:path}", "write", live.forget_user, schema.WrittenAnswer, WRITE),
+    Declared("DELETE", "/v1/users/{user_id:path}", "write", live.forget_user, schema.WrittenAnswer, (*WRITE, 404)),
     Declared("GET", "/v1/memory", "read", watching.memory, schema.MemoryAnswer, READ),
     Declared("POST", "/v1/reload", "audit", reloading.reload, schema.ReloadAnswer, READ),
     Declared("GET", "/metrics", "read", watching.metrics, None, (401, 403)),
