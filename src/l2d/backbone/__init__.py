@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from l2d.backbone.adapter import merge_adapter, merged, with_adapter
+from l2d.backbone.kernels import bound_kernels
 from l2d.backbone.machine import machine
 from l2d.backbone.masks import MaskForm, packed_batch
 from l2d.backbone.model import Backbone, Layers, resolve_device, resolve_dtype
@@ -30,3 +31,5 @@ __all__ = [
     "scratch_backbone",
     "with_adapter",
 ]
+
+bound_kernels()  # before anything of ours computes
