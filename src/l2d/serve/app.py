@@ -17,6 +17,7 @@ from l2d import __version__
 from l2d.serve.arms import Arms
 from l2d.serve.errors import Refused, answer
 from l2d.serve.gate import Gate
+from l2d.serve.heap import keep_small
 from l2d.serve.house import House, visit_of
 from l2d.serve.keys import Keyring
 from l2d.serve.metrics import Metrics
@@ -50,10 +51,12 @@ def create_app(arms: Arms, settings: Settings, keyring: Keyring, metrics: Metric
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         arms.start()
-        following = asyncio.create_task(follow(house)) if settings.read_only else None
+        beside = [asyncio.create_task(keep_small())]
+        if settings.read_only:
+            beside.append(asyncio.create_task(follow(house)))
         yield
-        if following is not None:
-            following.cancel()
+        for task in beside:
+            task.cancel()
         await arms.close()
 
     app = FastAPI(lifespan=lifespan, **ABOUT)
